@@ -1,0 +1,257 @@
+"""The emulated Atari 2600: names of games, options, screens and states.
+
+This is the only module that imports `ale_py`, the Arcade Learning Environment (ALE,
+https://github.com/Farama-Foundation/Arcade-Learning-Environment).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import NamedTuple
+
+import numpy as np
+from ale_py import ALEInterface, ALEState, LoggerMode, roms
+
+from systems.errors import InputError
+
+# ALE ends the whole process, without an exception, when one of these is loaded.
+TWO_PLAYER_GAMES = frozenset({"combat", "joust", "maze_craze", "warlords"})
+
+# The palette check compares whole RGB frames, so only one frame in this many pays for it.
+_PALETTE_CHECK_INTERVAL = 256
+
+
+def game_name(name: str) -> str:
+    """Returns a game's canonical name, the snake_case name of its ROM.
+
+    Args:
+        name: the game as a user writes it: "ms_pacman", "ms_pacman.bin", "MsPacman" and
+            "ALE/MsPacman-v5" are the same game.
+
+    Raises:
+        InputError: for an unknown game, and for the four that need two players.
+    """
+    rom_ids = {_letters(rom_id): rom_id for rom_id in roms.get_all_rom_ids()}
+    letters = _letters(re.sub(r"^ALE/|\.bin$|-v\d+$", "", name.strip()))
+    game = rom_ids.get(letters)
+    if game is None:
+        similar = [rom_ids[match] for match in difflib.get_close_matches(letters, rom_ids, n=5)]
+        choices = similar or sorted(set(rom_ids.values()) - TWO_PLAYER_GAMES)
+        raise InputError(
+            f"expected the name of an Atari game, received {name!r}; "
+            f"{'did you mean' if similar else 'choose one of'}: {', '.join(choices)}"
+        )
+    if game in TWO_PLAYER_GAMES:
+        raise InputError(
+            f"expected a game for one player, received {name!r}: {game} needs two players, "
+            f"as do {', '.join(sorted(TWO_PLAYER_GAMES - {game}))}; choose another game"
+        )
+    return game
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+class Palette:
+    """The colours behind a game's palette indices.
+
+    ALE cannot be asked for them, but RGB and grey screens are a fixed function of the index,
+    so they are learned from the frames in which an index first appears.
+
+    Attributes:
+        rgb: [256, 3] uint8, in R, G, B order; zero where `known` is false.
+        grey: [256] uint8; zero where `known` is false.
+        known: [256] bool, the indices seen so far.
+    """
+
+    def __init__(self) -> None:
+        self.rgb = np.zeros((256, 3), np.uint8)
+        self.grey = np.zeros(256, np.uint8)
+        self.known = np.zeros(256, bool)
+        self._known_bytes = b""
+
+    def covers(self, frame: np.ndarray) -> bool:
+        """Returns whether every index in `frame`, uint8 of any shape, has been seen before."""
+        return not frame.tobytes().translate(None, self._known_bytes)
+
+    def learn(self, frame: np.ndarray, rgb: np.ndarray, grey: np.ndarray) -> None:
+        """Adds the colours of one frame and checks those already known.
+
+        Args:
+            frame: [H, W] uint8 palette indices.
+            rgb: [H, W, 3] uint8, the same frame in colour.
+            grey: [H, W] uint8, the same frame in grey.
+
+        Raises:
+            RuntimeError: if an index does not always have the same colour.
+        """
+        new_rgb, new_grey = self.rgb.copy(), self.grey.copy()
+        new_rgb[frame], new_grey[frame] = rgb, grey
+        if not (
+            np.array_equal(new_rgb[frame], rgb)
+            and np.array_equal(new_grey[frame], grey)
+            and np.array_equal(new_rgb[self.known], self.rgb[self.known])
+            and np.array_equal(new_grey[self.known], self.grey[self.known])
+        ):
+            raise RuntimeError(
+                "expected every palette index to keep its colour, received a frame in which one "
+                "changed: palette indices cannot stand for this game's screens"
+            )
+        self.rgb, self.grey = new_rgb, new_grey
+        self.known[frame] = True
+        self._known_bytes = np.flatnonzero(self.known).astype(np.uint8).tobytes()
+
+
+class GameState(NamedTuple):
+    """A moment of a game: the emulator's state and the screen, [H, W] uint8, that shows it."""
+
+    emulator: ALEState
+    screen: np.ndarray
+
+
+class AtariGame:
+    """One Atari 2600 game, played one action at a time.
+
+    A new game stands at the start of an episode. Every episode starts from the same state,
+    whatever was played before it.
+
+    Args:
+        game: any name that `game_name` knows.
+        seed: the emulator's own seed, 31 bits; no game depends on it without sticky actions.
+        frame_skip: emulated frames (60 a second) for which each action is held.
+        max_episode_frames: emulated frames after which an episode is cut off.
+
+    Attributes:
+        name: the canonical name of the game.
+        action_meanings: the actions that do something in this game, such as ("NOOP", "UP").
+        num_actions: how many there are.
+        screen_shape: (height, width) of a screen in pixels; most games are (210, 160).
+        palette: the colours seen so far.
+        frame_skip: as given.
+        max_episode_frames: as given.
+        repeat_action_probability: how often the emulator plays another action than the one asked.
+
+    Raises:
+        InputError: if the game cannot be played, see `game_name`.
+    """
+
+    # ALE's default, 0.25, repeats the action before at random ("sticky actions"): the recorded
+    # action would not be the one that was played.
+    repeat_action_probability = 0.0
+
+    def __init__(
+        self,
+        game: str,
+        seed: int = 0,
+        frame_skip: int = 4,
+        max_episode_frames: int = 108_000,
+    ) -> None:
+        self.name = game_name(game)
+        self.frame_skip = frame_skip
+        self.max_episode_frames = max_episode_frames
+        ALEInterface.setLoggerMode(LoggerMode.Error)
+        self._ale = ale = ALEInterface()
+        # All options come before loadROM, which is what reads them.
+        # The default, -1, would seed with the time of day.
+        ale.setInt("random_seed", seed)
+        ale.setFloat("repeat_action_probability", self.repeat_action_probability)
+        # The default, 1, moves most games by less than a pixel.
+        ale.setInt("frame_skip", frame_skip)
+        # By default there is no limit, and some games can be played badly for ever.
+        ale.setInt("max_num_frames_per_episode", max_episode_frames)
+        # No limit over all episodes together: it would end a long recording.
+        ale.setInt("max_num_frames", 0)
+        # An episode is a whole game, not one life of it.
+        ale.setBool("truncate_on_loss_of_life", False)
+        # An average of two frames has no palette index.
+        ale.setBool("color_averaging", False)
+        ale.setBool("display_screen", False)
+        ale.setBool("sound", False)
+        ale.loadROM(roms.get_rom_path(self.name))
+
+        self._actions = ale.getMinimalActionSet()
+        self.action_meanings = tuple(action.name for action in self._actions)
+        self.num_actions = len(self._actions)
+        self.screen_shape: tuple[int, int] = ale.getScreenDims()
+        self.palette = Palette()
+        self._num_looks = 0
+        self._loaded_state = ale.cloneState(include_rng=True)
+        self.reset()
+
+    def reset(self) -> np.ndarray:
+        """Starts an episode and returns its first screen, [H, W] uint8 palette indices."""
+        # A bare reset_game leaves parts of the last episode in the memory of a dozen games,
+        # Solaris among them.
+        self._ale.restoreState(self._loaded_state)
+        self._ale.reset_game()
+        self._look()
+        return self.screen()
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool]:
+        """Plays one action.
+
+        Args:
+            action: an index into `action_meanings`.
+
+        Returns:
+            The screen after the action ([H, W] uint8 palette indices), the reward the action
+            earned (points of the game's score), and whether the game is over.
+
+        Raises:
+            ValueError: if there is no such action.
+            RuntimeError: if the episode has ended.
+        """
+        if not 0 <= action < self.num_actions:
+            raise ValueError(f"expected an action in 0..{self.num_actions - 1}, received {action}")
+        if self.terminated or self.truncated:
+            raise RuntimeError("the episode has ended; call reset() before the next step()")
+        reward = float(self._ale.act(self._actions[action]))
+        self._look()
+        return self.screen(), reward, self.terminated
+
+    @property
+    def terminated(self) -> bool:
+        """Whether the game is over."""
+        return self._ale.game_over(with_truncation=False)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the episode was cut off at `max_episode_frames`."""
+        return self._ale.game_truncated()
+
+    @property
+    def lives(self) -> int:
+        """The lives left; 0 throughout in games without lives."""
+        return self._ale.lives()
+
+    def screen(self) -> np.ndarray:
+        """Returns the current screen, [H, W] uint8 palette indices."""
+        return self._screen.copy()
+
+    def screen_rgb(self) -> np.ndarray:
+        """Returns the current screen in colour, [H, W, 3] uint8 in R, G, B order."""
+        return self.palette.rgb[self._screen]
+
+    def screen_grey(self) -> np.ndarray:
+        """Returns the current screen in grey, [H, W] uint8."""
+        return self.palette.grey[self._screen]
+
+    def clone_state(self) -> GameState:
+        """Returns the current moment, from which `restore_state` can go on any number of times."""
+        return GameState(self._ale.cloneState(include_rng=True), self._screen)
+
+    def restore_state(self, state: GameState) -> None:
+        """Goes back to a moment that this object's `clone_state` returned."""
+        self._ale.restoreState(state.emulator)
+        self._screen = state.screen
+
+    def _look(self) -> None:
+        # The screen is kept because ALE goes on showing the old one after restoreState.
+        self._screen = self._ale.getScreen()
+        self._num_looks += 1
+        if not self.palette.covers(self._screen) or self._num_looks % _PALETTE_CHECK_INTERVAL == 0:
+            self.palette.learn(
+                self._screen, self._ale.getScreenRGB(), self._ale.getScreenGrayscale()
+            )

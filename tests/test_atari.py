@@ -1,0 +1,234 @@
+"""The emulator does what it says, measured against ALE itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ale_py import ALEInterface, roms
+
+from systems.atari import TWO_PLAYER_GAMES, AtariGame, Palette, game_name
+from systems.errors import InputError
+
+
+def random_actions(game: AtariGame, length: int, seed: int = 0) -> list[int]:
+    return np.random.default_rng(seed).integers(game.num_actions, size=length).tolist()
+
+
+def play(game: AtariGame, actions: list[int]) -> list[tuple]:
+    """Plays and returns everything that can be seen after each action, as comparable values."""
+    seen = []
+    for action in actions:
+        observation, reward, terminated = game.step(action)
+        seen.append(
+            (
+                observation.tobytes(),
+                reward,
+                terminated,
+                game.truncated,
+                game.lives,
+                game.screen_rgb().tobytes(),
+                game.screen_grey().tobytes(),
+            )
+        )
+    return seen
+
+
+def bare_emulator(game: str, frame_skip: int) -> ALEInterface:
+    """Returns ALE as it comes, without this project's wrapper."""
+    ale = ALEInterface()
+    ale.setFloat("repeat_action_probability", 0.0)
+    ale.setInt("frame_skip", frame_skip)
+    ale.loadROM(roms.get_rom_path(game))
+    ale.reset_game()
+    return ale
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ms_pacman", "ms_pacman"),
+        ("ms_pacman.bin", "ms_pacman"),
+        ("MsPacman", "ms_pacman"),
+        ("ALE/MsPacman-v5", "ms_pacman"),
+        ("Pitfall2", "pitfall2"),
+        ("TicTacToe3D", "tic_tac_toe_3d"),
+        ("UpNDown-v4", "up_n_down"),
+    ],
+)
+def test_game_name_accepts_the_usual_spellings(name, expected):
+    assert game_name(name) == expected
+
+
+def test_pascal_case_name_of_every_game_is_known():
+    for rom_id in set(roms.get_all_rom_ids()) - TWO_PLAYER_GAMES:
+        assert game_name("ALE/" + rom_id.title().replace("_", "") + "-v5") == rom_id
+
+
+def test_unknown_game_lists_the_closest_names():
+    with pytest.raises(InputError, match=r"'freewey'.*did you mean.*freeway"):
+        game_name("freewey")
+
+
+@pytest.mark.parametrize("name", ["", "qqqqqqqq"])
+def test_unlike_any_game_lists_all_that_can_be_played(name):
+    with pytest.raises(InputError, match=r"adventure, .*zaxxon") as error:
+        game_name(name)
+    assert "combat" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "rom_id"),
+    [
+        ("combat", "combat"),
+        ("Joust", "joust"),
+        ("maze_craze.bin", "maze_craze"),
+        ("ALE/Warlords-v5", "warlords"),
+    ],
+)
+def test_two_player_games_are_refused_by_name(name, rom_id):
+    with pytest.raises(InputError, match=f"{rom_id} needs two players"):
+        AtariGame(name)
+
+
+def test_every_single_player_game_plays_and_starts_over():
+    games = sorted(set(roms.get_all_rom_ids()) - TWO_PLAYER_GAMES)
+    assert len(games) == 104
+    for name in games:
+        game = AtariGame(name)
+        first = game.screen()
+        actions = random_actions(game, 6)
+        seen = play(game, actions)
+        assert first.shape == game.screen_shape and first.dtype == np.uint8, name
+        assert game.num_actions == len(game.action_meanings) >= 2, name
+        assert game.screen_rgb().shape == (*game.screen_shape, 3), name
+        assert np.array_equal(game.reset(), first), name
+        assert play(game, actions) == seen, name
+
+
+@pytest.mark.parametrize("name", ["freeway", "ms_pacman", "pacman"])
+def test_a_step_is_four_frames_of_the_bare_emulator(name):
+    """Screens, colours, lives, and the reward of each action, against one-frame steps."""
+    game, ale = AtariGame(name), bare_emulator(name, frame_skip=1)
+    assert [action.name for action in ale.getMinimalActionSet()] == list(game.action_meanings)
+    assert np.array_equal(game.screen(), ale.getScreen())
+    total = 0.0
+    for action in random_actions(game, 200):
+        expected_reward = sum(ale.act(ale.getMinimalActionSet()[action]) for _ in range(4))
+        observation, reward, terminated = game.step(action)
+        assert np.array_equal(observation, ale.getScreen())
+        assert np.array_equal(game.screen(), observation)
+        assert np.array_equal(game.screen_rgb(), ale.getScreenRGB())
+        assert np.array_equal(game.screen_grey(), ale.getScreenGrayscale())
+        assert (reward, terminated, game.lives) == (expected_reward, False, ale.lives())
+        total += reward
+    assert total > 0 or name == "freeway"
+
+
+def test_two_games_with_the_same_actions_are_the_same():
+    one, other = AtariGame("space_invaders", seed=1), AtariGame("space_invaders", seed=1)
+    actions = random_actions(one, 150)
+    assert play(one, actions) == play(other, actions)
+
+
+def test_an_episode_does_not_depend_on_the_one_before():
+    # ALE's own reset leaves traces of the last episode in Solaris's memory and on its screen.
+    game = AtariGame("solaris")
+    actions = random_actions(game, 30)
+    first = play(game, actions)
+    play(game, random_actions(game, 20, seed=1))
+    game.reset()
+    assert play(game, actions) == first
+
+
+def test_end_of_a_game_is_seen_before_the_reset():
+    game = AtariGame("ms_pacman")
+    before_the_end = game.clone_state()
+    for action in random_actions(game, 5000):
+        _, _, terminated = game.step(action)
+        assert terminated == game.terminated
+        if terminated:
+            break
+    assert terminated and not game.truncated and game.lives == 0
+    the_end = game.clone_state()
+    with pytest.raises(RuntimeError, match="reset"):
+        game.step(0)
+
+    game.restore_state(before_the_end)
+    assert not game.terminated and game.lives == 3
+    game.step(0)
+
+    game.restore_state(the_end)
+    assert game.terminated and np.array_equal(game.screen(), the_end.screen)
+    with pytest.raises(RuntimeError, match="reset"):
+        game.step(0)
+
+    game.reset()
+    assert not game.terminated and game.lives == 3
+    game.step(0)
+
+
+def test_cut_off_is_told_apart_from_game_over():
+    game = AtariGame("freeway", max_episode_frames=40)
+    seen = play(game, [1] * 10)
+    assert [truncated for _, _, _, truncated, *_ in seen] == [False] * 9 + [True]
+    assert not game.terminated
+    with pytest.raises(RuntimeError, match="reset"):
+        game.step(1)
+    game.reset()
+    assert not game.truncated
+    game.step(1)
+
+
+@pytest.mark.parametrize("action", [-1, 3, 1000])
+def test_action_out_of_range_is_refused(action):
+    with pytest.raises(ValueError, match=rf"0\.\.2, received {action}"):
+        AtariGame("freeway").step(action)
+
+
+@pytest.mark.parametrize("name", ["ms_pacman", "kaboom", "klax"])
+def test_restored_state_is_a_perfect_copy(name):
+    game = AtariGame(name)
+    play(game, random_actions(game, 40))
+    state = game.clone_state()
+    screens = game.screen(), game.screen_rgb(), game.screen_grey()
+    future = random_actions(game, 30, seed=1)
+    expected = play(game, future)
+    for detour_seed in (2, 3):
+        play(game, random_actions(game, 25, seed=detour_seed))
+        game.restore_state(state)
+        for was, restored in zip(
+            screens, (game.screen(), game.screen_rgb(), game.screen_grey()), strict=True
+        ):
+            assert np.array_equal(was, restored)
+        assert play(game, future) == expected
+
+
+def test_observations_belong_to_the_caller():
+    game = AtariGame("freeway")
+    observation, _, _ = game.step(1)
+    expected = observation.copy()
+    observation[:] = 0
+    state = game.clone_state()
+    game.screen()[:] = 0
+    game.step(1)
+    game.restore_state(state)
+    assert np.array_equal(game.screen(), expected)
+
+
+def test_palette_refuses_an_index_that_changes_its_colour():
+    palette = Palette()
+    frame = np.array([[2, 4]], np.uint8)
+    rgb, grey = np.array([[[9, 8, 7], [6, 5, 4]]], np.uint8), np.array([[3, 1]], np.uint8)
+    assert not palette.covers(frame)
+    palette.learn(frame, rgb, grey)
+    palette.learn(frame, rgb, grey)
+    assert palette.covers(frame) and np.flatnonzero(palette.known).tolist() == [2, 4]
+    assert np.array_equal(palette.rgb[frame], rgb) and np.array_equal(palette.grey[frame], grey)
+    for changed in (
+        (frame, rgb[:, ::-1], grey),  # both indices look otherwise than before
+        (frame, rgb, grey + 1),
+        (np.full_like(frame, 6), rgb, grey),  # one index, two colours in one frame
+    ):
+        with pytest.raises(RuntimeError, match="keep its colour"):
+            palette.learn(*changed)
+    assert np.array_equal(palette.rgb[frame], rgb)
