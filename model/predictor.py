@@ -1,0 +1,233 @@
+"""The frame predictor: encode, step the LSTM, decode; and the two ways of looking ahead.
+
+**paper** decodes each predicted frame, encodes it again and feeds it back (Oh et al. 2015, arXiv
+1507.08750, section 3.4). **compression** feeds the LSTM's own output back in place of an encoding,
+and decodes only what somebody wants to look at. Shapes are written (batch, time, ...).
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from model.networks import PRESETS, Network
+
+VARIANTS = ("paper", "compression")
+REWARD_CLASSES = (-1, 0, 1)  # the sign of the reward, as in Oh et al.'s clipped DQN rewards
+
+
+class State(NamedTuple):
+    """What the predictor knows of the game: everything `imagine` needs to go on.
+
+    `encoding` is the LSTM's next input, of the frame in which the next action will be taken.
+    """
+
+    encoding: Any  # (batch, 2048) float32
+    h: Any  # (batch, 2048) float32
+    c: Any  # (batch, 2048) float32
+    recent: Any  # (batch, stack - 1, height, width, channels): the frames before the current one's
+    # successor, normalised, oldest first; what the next encoding will be stacked upon
+
+
+class FramePredictor(keras.Model):
+    """Predicts frames, the reward's sign and termination from past frames and all actions.
+
+    A batch to train on is a dict of
+        frames        uint8 (batch, warmup + predictions, height, width, channels), or
+                      (batch, warmup + predictions, height, width) of palette indices
+        actions       int32 (batch, warmup + predictions - 1); action t leads from frame t to t + 1
+        rewards       float32, like actions; reward t is what action t earned
+        terminations  bool, like actions
+
+    Args:
+        preset: a name in `model.networks.PRESETS`.
+        variant: "paper" or "compression".
+        num_actions: size of the action set.
+        precision: "float32" or "mixed_bfloat16"; weights and LSTM state are float32 in both.
+        feed_back: whether training feeds predictions back; without, every prediction is one step
+            ahead of real frames. Inference always feeds back.
+        warmup: real frames before the first prediction.
+        reward_weight: weight of the reward's and termination's cross-entropy for each pixel of the
+            frame, so that it counts alike in frames of any size; 0 leaves both heads untrained.
+    """
+
+    def __init__(
+        self,
+        preset: str,
+        variant: str,
+        num_actions: int,
+        *,
+        precision: str = "float32",
+        feed_back: bool = True,
+        warmup: int = 10,
+        reward_weight: float = 0.0,
+    ):
+        super().__init__(name="frame_predictor", dtype=precision)
+        if preset not in PRESETS:
+            raise ValueError(f"Expected preset to be one of {list(PRESETS)}. Received: {preset!r}")
+        if variant not in VARIANTS:
+            raise ValueError(f"Expected variant to be one of {VARIANTS}. Received: {variant!r}")
+        self.preset = PRESETS[preset]
+        self.variant = variant
+        self.num_actions = num_actions
+        self.feed_back = feed_back
+        self.warmup = warmup
+        self.reward_weight = reward_weight
+        self.network = Network(preset, num_actions, precision)
+        self.network.reward_head.trainable = reward_weight > 0
+        self.network.termination_head.trainable = reward_weight > 0
+        self.pixel_loss = keras.metrics.Mean(name="pixel_loss")
+        if reward_weight:
+            self.reward_loss = keras.metrics.Mean(name="reward_loss")
+        self.built = True
+
+    def initial_state(self, batch_size: int):
+        """The LSTM state (h, c) before the first frame."""
+        zeros = ops.zeros((batch_size, self.preset.units), "float32")
+        return zeros, zeros
+
+    def observe(self, frames, actions, state: State | None = None) -> State:
+        """Takes in real frames.
+
+        Args:
+            frames: uint8 (batch, time, height, width[, channels]).
+            actions: int (batch, time - 1), between the frames; with a `state` to go on from,
+                (batch, time), beginning with the action that led to the first frame.
+            state: what is known already; None at the start of an episode or window.
+        """
+        frames = self.network.normalise(frames)
+        if state is None:
+            h, c = self.initial_state(ops.shape(frames)[0])
+            encodings, recent = self.network.encode(frames)
+            inputs = encodings[:, :-1]
+        else:
+            _, h, c, recent = state
+            encodings, recent = self.network.encode(frames, recent)
+            inputs = ops.concatenate([state.encoding[:, None], encodings[:, :-1]], axis=1)
+        if inputs.shape[1]:
+            outputs, cells = self.network.core(inputs, actions, h, c)
+            h, c = outputs[:, -1], cells[:, -1]
+        return State(encodings[:, -1], h, c, recent)
+
+    def imagine(self, state: State, actions):
+        """Looks ahead under `actions` without seeing a frame.
+
+        Args:
+            state: what `observe` or `imagine` returned.
+            actions: int (batch, time); the first one is taken in the state's current frame.
+
+        Returns:
+            outputs: the LSTM's, (batch, time, 2048), for `decode` and the heads.
+            frames: normalised predictions, where the variant has to make them (paper), else None.
+            state: after the last action. The compression variant's `recent` stays at the last
+                real frames: it has no frames of its own.
+        """
+        network = self.network
+        if self.variant == "compression":
+            outputs, cells = network.core(state.encoding[:, None], actions, state.h, state.c)
+            h = outputs[:, -1]
+            return outputs, None, State(h, h, cells[:, -1], state.recent)
+        all_outputs, all_frames = [], []
+        encoding, h, c, recent = state
+        for t in range(actions.shape[1]):
+            outputs, cells = network.core(encoding[:, None], actions[:, t : t + 1], h, c)
+            h, c = outputs[:, 0], cells[:, 0]
+            frame = network.decode(outputs)
+            encodings, recent = network.encode(frame, recent)
+            encoding = encodings[:, 0]
+            all_outputs.append(outputs)
+            all_frames.append(frame)
+        outputs = ops.concatenate(all_outputs, axis=1)
+        return outputs, ops.concatenate(all_frames, axis=1), State(encoding, h, c, recent)
+
+    def call(self, batch, training=None):
+        """What the training loss needs: predictions of the frames from `warmup` on, and logits."""
+        frames, actions, warmup = batch["frames"], batch["actions"], self.warmup
+        if self.variant == "paper" and self.feed_back:
+            state = self.observe(frames[:, :warmup], actions[:, : warmup - 1])
+            outputs, predicted, _ = self.imagine(state, actions[:, warmup - 1 :])
+        else:
+            # Warm-up and predictions as one pass: the weights' gradients are formed once.
+            known = warmup if self.feed_back else frames.shape[1] - 1
+            encodings, _ = self.network.encode(self.network.normalise(frames[:, :known]))
+            h, c = self.initial_state(ops.shape(frames)[0])
+            outputs, _ = self.network.core(encodings, actions, h, c)
+            outputs = outputs[:, warmup - 1 :]
+            predicted = self.network.decode(outputs)
+        predictions = {"frames": predicted}
+        if self.reward_weight:
+            predictions["reward"] = self.network.reward_head(outputs)
+            predictions["termination"] = self.network.termination_head(outputs)[..., 0]
+        return predictions
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Oh et al.'s pixel error, ``1/(2K) sum_k ||x_hat - x||^2``, and the heads' cross-entropy.
+
+        Pixels are in units of the training frames' standard deviation.
+        """
+        error = y_pred["frames"] - self.network.normalise(x["frames"][:, self.warmup :])
+        loss = 0.5 * ops.mean(ops.sum(ops.square(error), axis=(2, 3, 4)))
+        self.pixel_loss.update_state(loss)
+        if self.reward_weight:
+            rewards = x["rewards"][:, self.warmup - 1 :]
+            classes = ops.cast(ops.sign(rewards), "int32") + 1
+            reward_loss = ops.mean(
+                keras.losses.sparse_categorical_crossentropy(
+                    classes, y_pred["reward"], from_logits=True
+                )
+            )
+            terminations = ops.cast(x["terminations"][:, self.warmup - 1 :], "float32")
+            termination_loss = keras.losses.binary_crossentropy(
+                terminations, y_pred["termination"], from_logits=True
+            )
+            reward_loss = reward_loss + ops.mean(termination_loss)
+            self.reward_loss.update_state(reward_loss)
+            loss = loss + self.reward_weight * math.prod(self.preset.frame_shape) * reward_loss
+        return loss
+
+
+class RollOut(keras.Model):
+    """A predictor as its user sees it: warm-up frames and actions in, predictions out.
+
+    ``RollOut(predictor).predict_on_batch(batch)`` compiles it for any backend.
+    """
+
+    def __init__(self, predictor: FramePredictor):
+        super().__init__(name="roll_out", dtype=predictor.dtype_policy)
+        self.predictor = predictor
+        self.built = True
+
+    def call(self, batch):
+        """Rolls out.
+
+        Args:
+            batch: dict of frames, uint8 (batch, warmup, height, width[, channels]), and actions,
+                int (batch, warmup - 1 + horizon).
+
+        Returns:
+            dict of float32 frames (batch, horizon, height, width, channels) in 0 to 255, reward
+            (batch, horizon, 3), the probabilities of -1, 0 and +1, and termination (batch,
+            horizon), its probability.
+        """
+        frames, actions, network = batch["frames"], batch["actions"], self.predictor.network
+        warmup = frames.shape[1]
+        state = self.predictor.observe(frames, actions[:, : warmup - 1])
+        outputs, predicted, _ = self.predictor.imagine(state, actions[:, warmup - 1 :])
+        if predicted is None:
+            predicted = network.decode(outputs)
+        return {
+            "frames": network.denormalise(predicted),
+            "reward": ops.softmax(network.reward_head(outputs)),
+            "termination": ops.sigmoid(network.termination_head(outputs)[..., 0]),
+        }
+
+
+def paper_model(preset: str, num_actions: int, **options) -> FramePredictor:
+    """The paper variant: predicted frames are encoded again. See FramePredictor for options."""
+    return FramePredictor(preset, "paper", num_actions, **options)
+
+
+def compression_model(preset: str, num_actions: int, **options) -> FramePredictor:
+    """The compression variant: the LSTM feeds itself. See FramePredictor for options."""
+    return FramePredictor(preset, "compression", num_actions, **options)

@@ -1,0 +1,128 @@
+"""The network's parts: sizes, golden values, and the fused LSTM against the plain formulation."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from model.networks import PRESETS, ActionGatedLSTM, Network
+
+from .tiny import gradients
+
+USERS_PRESETS = ("lstm_84x84x1", "lstm_210x160x3")
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return {name: Network(name, num_actions=6) for name in USERS_PRESETS}
+
+
+@pytest.mark.parametrize(
+    "name, parameters", [("lstm_84x84x1", 64_145_430), ("lstm_210x160x3", 113_929_736)]
+)
+def test_number_of_parameters(networks, name, parameters):
+    assert networks[name].count_params() == parameters
+
+
+@pytest.mark.parametrize("name", USERS_PRESETS)
+def test_frames_in_and_frames_out_have_the_presets_shape(networks, name):
+    network, shape = networks[name], PRESETS[name].frame_shape
+    encodings, recent = network.encode(np.zeros((2, 3, *shape), np.float32))
+    assert encodings.shape == (2, 3, 2048)
+    assert recent.shape == (2, PRESETS[name].stack - 1, *shape)
+    assert network.decode(encodings).shape == (2, 3, *shape)
+
+
+ZERO = np.zeros((1, 1), np.float32)
+
+
+def constant_core(units):
+    core = ActionGatedLSTM(num_actions=2, units=units)
+    core.build((None, None, units))
+    for weight in core.weights:
+        weight.assign(np.full(weight.shape, 0.1, np.float32))
+    return core
+
+
+def test_core_golden_values_from_constant_weights():
+    """One unit, all weights 0.1: worked by hand with the standard LSTM equations."""
+    outputs, cells = constant_core(1)(
+        np.ones((1, 1, 1), np.float32), np.array([[0, 1]]), ZERO, ZERO
+    )
+    # x = (0.1 * 1 + 0.1) * (0.1 + 0.1) = 0.04; z = 0.1 * 0.04 + 0.1 = 0.104 for every gate.
+    sigmoid = 1 / (1 + np.exp(-0.104))
+    c1 = sigmoid * np.tanh(0.104)
+    h1 = sigmoid * np.tanh(c1)
+    # The output comes back in place of the input: x = (0.1 * h1 + 0.1) * 0.2.
+    z = 0.1 * (0.1 * h1 + 0.1) * 0.2 + 0.1 + 0.1 * h1
+    sigmoid = 1 / (1 + np.exp(-z))
+    c2 = sigmoid * c1 + sigmoid * np.tanh(z)
+    np.testing.assert_allclose(cells[0, :, 0], [c1, c2], rtol=1e-5)
+    np.testing.assert_allclose(outputs[0, :, 0], [h1, sigmoid * np.tanh(c2)], rtol=1e-5)
+
+
+def plain_core(core, inputs, actions, h, c):
+    """The same, step by step, with gradients by the backend alone."""
+    outputs, cells = [], []
+    for t in range(actions.shape[1]):
+        y = inputs[:, t] if t < inputs.shape[1] else h
+        action = ops.one_hot(actions[:, t], core.num_actions)
+        gate = action @ core.action_kernel + core.action_bias
+        x = (y @ core.input_kernel + core.input_bias) * gate
+        z = x @ core.kernel + core.bias + h @ core.recurrent_kernel
+        i, f, g, o = ops.split(z, 4, axis=-1)
+        c = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)
+        h = ops.sigmoid(o) * ops.tanh(c)
+        outputs.append(h)
+        cells.append(c)
+    return ops.stack(outputs, 1), ops.stack(cells, 1)
+
+
+@pytest.mark.parametrize("known, time", [(1, 1), (4, 4), (1, 5), (3, 6)])
+def test_core_equals_the_plain_formulation_in_outputs_and_gradients(known, time):
+    keras.utils.set_random_seed(1)
+    rng = np.random.default_rng(0)
+    core = ActionGatedLSTM(num_actions=3, units=5)
+    core.build((None, None, 5))
+    core.action_bias.assign(rng.normal(1, 0.3, 5))
+    inputs = ops.convert_to_tensor(rng.normal(size=(2, known, 5)).astype("float32"))
+    h, c = (ops.convert_to_tensor(rng.normal(size=(2, 5)).astype("float32")) for _ in range(2))
+    actions = rng.integers(0, 3, (2, time))
+    weigh = rng.normal(size=(2, 2, time, 5)).astype("float32")
+
+    def loss(step):
+        def value(inputs, h, c):
+            outputs, cells = step(inputs, actions, h, c)
+            return ops.sum(outputs * weigh[0]) + ops.sum(cells * weigh[1])
+
+        return value
+
+    fused, fused_gradients = gradients(loss(core), core, inputs, h, c)
+    plain, plain_gradients = gradients(
+        loss(lambda *arguments: plain_core(core, *arguments)), core, inputs, h, c
+    )
+    np.testing.assert_allclose(fused, plain, rtol=1e-5)
+    assert len(fused_gradients) == len(core.weights) + 3
+    for ours, expected in zip(fused_gradients, plain_gradients, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_encoding_in_pieces_equals_encoding_at_once(networks):
+    network = networks["lstm_84x84x1"]
+    frames = np.random.default_rng(0).normal(size=(1, 6, 84, 84, 1)).astype("float32")
+    whole, _ = network.encode(frames)
+    first, recent = network.encode(frames[:, :2])
+    second, _ = network.encode(frames[:, 2:], recent)
+    np.testing.assert_allclose(np.concatenate([first, second], axis=1), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_palette_indices_are_looked_up_and_normalised():
+    network = Network("lstm_210x160x3", num_actions=2)
+    palette = np.random.default_rng(0).integers(0, 256, (256, 3))
+    mean = np.full((210, 160, 3), 7.0)
+    network.adapt(mean, 4.0, palette)
+    indices = np.random.default_rng(1).integers(0, 256, (1, 2, 210, 160), dtype=np.uint8)
+    normalised = network.normalise(indices)
+    np.testing.assert_allclose(normalised, (palette[indices] - 7.0) / 4.0, rtol=1e-5)
+    np.testing.assert_allclose(network.denormalise(normalised), palette[indices], atol=1e-3)
+    np.testing.assert_array_equal(normalised, network.normalise(palette[indices].astype(np.uint8)))

@@ -1,0 +1,198 @@
+"""Rolling the network out: what feeds what, in both variants."""
+
+import keras
+import numpy as np
+import pytest
+
+from model.predictor import VARIANTS, FramePredictor, RollOut, compression_model, paper_model
+
+from .tiny import batch, gradients
+
+WARMUP = 4
+
+
+@pytest.fixture(params=VARIANTS)
+def predictor(request):
+    keras.utils.set_random_seed(3)
+    predictor = FramePredictor("tiny", request.param, 3, warmup=WARMUP)
+    predictor.network.adapt(np.full((12, 12, 1), 100.0), 50.0)
+    return predictor
+
+
+def observed(predictor, data):
+    return predictor.observe(data["frames"][:, :WARMUP], data["actions"][:, : WARMUP - 1])
+
+
+def test_factories_make_the_variants():
+    assert paper_model("tiny", 3).variant == "paper"
+    assert compression_model("tiny", 3).variant == "compression"
+
+
+def test_unknown_preset_and_variant_are_refused():
+    with pytest.raises(ValueError, match="lstm_84x84x1"):
+        FramePredictor("lstm", "paper", 3)
+    with pytest.raises(ValueError, match="compression"):
+        FramePredictor("tiny", "papers", 3)
+
+
+def test_imagining_five_steps_equals_imagining_one_step_five_times(predictor):
+    data = batch(5)
+    actions = data["actions"][:, WARMUP - 1 :]
+    at_once, frames, end = predictor.imagine(observed(predictor, data), actions)
+    state = observed(predictor, data)
+    for t in range(5):
+        outputs, frame, state = predictor.imagine(state, actions[:, t : t + 1])
+        np.testing.assert_allclose(outputs[:, 0], at_once[:, t], rtol=1e-4, atol=1e-5)
+        if frames is not None:
+            np.testing.assert_allclose(frame[:, 0], frames[:, t], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(state.encoding, end.encoding, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(state.c, end.c, rtol=1e-4, atol=1e-5)
+
+
+def test_observing_in_pieces_equals_observing_at_once(predictor):
+    data = batch(3)
+    frames, actions = data["frames"], data["actions"]
+    whole = predictor.observe(frames, actions)
+    pieces = predictor.observe(frames[:, :2], actions[:, :1])
+    pieces = predictor.observe(frames[:, 2:], actions[:, 1:], pieces)
+    for ours, expected in zip(pieces, whole, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_paper_feeds_back_its_frame_and_compression_its_output(predictor):
+    data = batch(2)
+    state = observed(predictor, data)
+    action = data["actions"][:, WARMUP - 1 : WARMUP]
+    outputs, frames, after = predictor.imagine(state, action)
+    if predictor.variant == "compression":
+        assert frames is None
+        np.testing.assert_array_equal(after.encoding, outputs[:, 0])
+    else:
+        frame = predictor.network.decode(outputs)
+        np.testing.assert_allclose(frames, frame, rtol=1e-5, atol=1e-5)
+        encoding, _ = predictor.network.encode(frame, state.recent)
+        np.testing.assert_allclose(after.encoding, encoding[:, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_roll_out_shows_what_training_predicts(predictor):
+    data = batch(5)
+    shown = RollOut(predictor).predict_on_batch(
+        {"frames": data["frames"][:, :WARMUP], "actions": data["actions"]}
+    )
+    trained = predictor.network.denormalise(predictor(data)["frames"])
+    assert shown["frames"].shape == (3, 5, 12, 12, 1)
+    np.testing.assert_allclose(shown["frames"], trained, atol=1e-2)
+    np.testing.assert_allclose(shown["reward"].sum(axis=-1), 1, atol=1e-5)
+    assert shown["termination"].shape == (3, 5)
+
+
+def test_predictions_see_actions_and_neither_later_frames_nor_later_actions(predictor):
+    data = batch(5)
+    predictions = np.asarray(predictor(data)["frames"])
+    later = {**data, "frames": data["frames"].copy(), "actions": data["actions"].copy()}
+    later["frames"][:, WARMUP:] = 0
+    later["actions"][:, WARMUP + 1 :] = (later["actions"][:, WARMUP + 1 :] + 1) % 3
+    changed = np.asarray(predictor(later)["frames"])
+    np.testing.assert_allclose(changed[:, :2], predictions[:, :2], atol=1e-5)
+    assert np.abs(changed[:, 2:] - predictions[:, 2:]).max() > 1e-3
+
+
+def test_without_feeding_back_every_prediction_follows_a_real_frame():
+    keras.utils.set_random_seed(3)
+    predictor = compression_model("tiny", 3, warmup=WARMUP, feed_back=False)
+    data = batch(5)
+    predictions = np.asarray(predictor(data)["frames"])
+    for t in range(5):
+        state = predictor.observe(
+            data["frames"][:, : WARMUP + t], data["actions"][:, : WARMUP + t - 1]
+        )
+        outputs, _, _ = predictor.imagine(state, data["actions"][:, WARMUP + t - 1 : WARMUP + t])
+        expected = predictor.network.decode(outputs)
+        np.testing.assert_allclose(predictions[:, t], expected[:, 0], rtol=1e-3, atol=1e-4)
+
+
+def test_loss_is_half_the_squared_error_of_a_frame_averaged_over_steps(predictor):
+    data = batch(5)
+    predicted = predictor(data)
+    truth = (data["frames"][:, WARMUP:].astype(np.float64) - 100) / 50
+    errors = np.square(np.asarray(predicted["frames"]) - truth).sum(axis=(2, 3, 4))
+    expected = errors.sum(axis=1).mean() / (2 * 5)
+    assert float(predictor.compute_loss(data, y_pred=predicted)) == pytest.approx(expected, 1e-5)
+
+
+def test_heads_are_trained_with_a_reward_weight_alone():
+    names = []
+    for weight in (0.0, 0.5):
+        predictor = compression_model("tiny", 3, warmup=WARMUP, reward_weight=weight)
+        names.append({variable.path for variable in predictor.trainable_variables})
+        assert len(predictor.network.weights) == 25
+    assert {name.split("/")[-2] for name in names[1] - names[0]} == {
+        "reward_head",
+        "termination_head",
+    }
+
+
+def test_reward_loss_is_the_cross_entropy_of_the_sign():
+    keras.utils.set_random_seed(0)
+    predictor = compression_model("tiny", 3, warmup=WARMUP, reward_weight=0.5)
+    data = batch(5)
+    predicted = predictor(data)
+    with_reward = float(predictor.compute_loss(data, y_pred=predicted))
+    pixels = float(predictor.pixel_loss.result())
+    classes = np.sign(data["rewards"][:, WARMUP - 1 :]).astype(int) + 1
+    logits = np.asarray(predicted["reward"], np.float64)
+    probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    reward = -np.log(np.take_along_axis(probabilities, classes[..., None], -1)).mean()
+    ends = 1 / (1 + np.exp(-np.asarray(predicted["termination"], np.float64)))
+    happened = data["terminations"][:, WARMUP - 1 :]
+    termination = -np.log(np.where(happened, ends, 1 - ends)).mean()
+    expected = pixels + 0.5 * 12 * 12 * (reward + termination)
+    assert with_reward == pytest.approx(expected, rel=1e-5)
+
+
+def test_gradients_reach_every_trained_weight(predictor):
+    data = batch(3)
+
+    def loss():
+        return predictor.compute_loss(data, y_pred=predictor(data))
+
+    _, found = gradients(loss, predictor.network)
+    for weight, gradient in zip(predictor.network.weights, found, strict=True):
+        if weight.trainable:
+            assert np.abs(gradient).max() > 0, weight.path
+
+
+def test_bfloat16_predicts_about_the_same_in_float32():
+    keras.utils.set_random_seed(3)
+    plain = compression_model("tiny", 3, warmup=WARMUP)
+    half = compression_model("tiny", 3, warmup=WARMUP, precision="mixed_bfloat16")
+    half.network.set_weights(plain.network.get_weights())
+    data = batch(5)
+    expected, found = np.asarray(plain(data)["frames"]), np.asarray(half(data)["frames"])
+    assert found.dtype == np.float32
+    assert all(weight.dtype == "float32" for weight in half.network.weights)
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def moving_dots(rng, length, size=16):
+    """A dot that goes left or right by the action, around the edge."""
+    actions = rng.integers(0, 2, (size, length - 1), dtype=np.int32)
+    steps = np.cumsum(np.where(actions == 1, 2, -2), axis=1)
+    columns = (rng.integers(0, 12, (size, 1)) + np.pad(steps, ((0, 0), (1, 0)))) % 12
+    frames = np.zeros((size, length, 12, 12, 1), np.uint8)
+    for b in range(size):
+        for t in range(length):
+            frames[b, t, 5:7, columns[b, t], 0] = 200
+    return {"frames": frames, "actions": actions}
+
+
+def test_learns_what_an_action_does_within_a_few_hundred_steps(predictor):
+    rng = np.random.default_rng(0)
+    frames = moving_dots(rng, WARMUP + 3, 64)["frames"].astype(np.float32)
+    mean = frames.mean(axis=(0, 1))
+    predictor.network.adapt(mean, float((frames - mean).std()))
+    predictor.compile(keras.optimizers.Adam(3e-3))
+    losses = [predictor.train_on_batch(moving_dots(rng, WARMUP + 3))[0] for _ in range(300)]
+    # The mean frame's loss is half the number of pixels.
+    assert np.mean(losses[:5]) > 0.9 * 72
+    assert np.mean(losses[-20:]) < 0.5 * 72
