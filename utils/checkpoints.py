@@ -1,0 +1,100 @@
+"""A stage's directory: its weights, and the JSON beside them that says how to rebuild the model.
+
+`<train_dir>/<game>/<model>/<stage>/` holds `best.weights.h5` (the network's weights, without the
+optimiser's), `config.json`, `history.csv`, `logs/` and, while the stage runs, `resume/`. Every file
+is written whole under another name and then renamed.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from model.networks import Network
+from model.predictor import FramePredictor
+from systems.errors import InputError
+
+WEIGHTS = "best.weights.h5"
+CONFIG = "config.json"
+
+
+def stage_directory(train_dir: str | Path, game: str, model: str, stage: str) -> Path:
+    """Where a stage's files lie."""
+    return Path(train_dir) / game / model / stage
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Has `write` make a file beside `path` and gives it the name once it is on the disk."""
+    # The suffix stays: Keras asks for `.weights.h5`.
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        write(partial)
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(
+            f"expected to write {path}, but the system says: {error.strerror or error}. "
+            "What was there before is untouched; make room or choose another directory, and run "
+            "the same command again to go on."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes a JSON file whole."""
+    write_whole(path, lambda partial: partial.write_text(json.dumps(content, indent=2) + "\n"))
+
+
+def read_config(directory: str | Path) -> dict:
+    """A stage's `config.json`.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    path = Path(directory) / CONFIG
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"expected a checkpoint directory with {CONFIG} and {WEIGHTS}, such as "
+            f"checkpoints/freeway/lstm_84x84x1/compress_seq_5_reward. Received {directory}: {error}"
+        ) from error
+
+
+def save_weights(network: Network, directory: Path) -> None:
+    """Writes the network's weights as `best.weights.h5`."""
+    write_whole(directory / WEIGHTS, lambda partial: network.save_weights(partial))
+
+
+def load_weights(network: Network, directory: str | Path) -> None:
+    """Restores `best.weights.h5`, every variable of it and no other.
+
+    Raises:
+        InputError: the file is missing, damaged or of another network.
+    """
+    path = Path(directory) / WEIGHTS
+    try:
+        network.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"expected the weights of a {network.preset_name} network with "
+            f"{network.core.num_actions} actions in {path}, but loading failed: "
+            f"{' '.join(str(error).split())[:300]} Train the stage again with --overwrite."
+        ) from error
+
+
+def load_predictor(directory: str | Path, precision: str = "float32") -> FramePredictor:
+    """The model of a checkpoint directory, with its weights.
+
+    Args:
+        directory: a stage's directory.
+        precision: what to compute in, "float32" or "mixed_bfloat16".
+    """
+    config = read_config(directory)
+    predictor = FramePredictor(
+        config["model"], config["variant"], len(config["action_meanings"]), precision=precision
+    )
+    load_weights(predictor.network, directory)
+    return predictor

@@ -1,0 +1,321 @@
+"""Reads data sets in Minari's HDF5 layout and cuts them into windows.
+
+Nothing here needs TensorFlow. A data set is a directory with `metadata.json` and `main_data.hdf5`,
+whose group `episode_N` holds
+
+    observations   uint8 (T + 1, height, width) palette indices, or (T + 1, height, width, 3) RGB
+    actions        int (T,); action t leads from observation t to t + 1
+    rewards        float (T,); what action t earned
+    terminations   bool (T,)
+"""
+
+import functools
+import json
+from pathlib import Path
+
+import cv2
+import h5py
+import keras
+import numpy as np
+
+from systems.atari import game_name
+from systems.errors import InputError
+
+KEYS = ("observations", "actions", "rewards", "terminations")
+
+
+class Dataset:
+    """One data set on disk, read lazily: memory holds its rewards and no frames.
+
+    Args:
+        directory: of metadata.json and main_data.hdf5, or its parent (Minari's own nesting).
+
+    Raises:
+        InputError: no data set, a damaged one, or one of another layout.
+    """
+
+    def __init__(self, directory: str | Path):
+        directory = Path(directory)
+        if (directory / "data" / "main_data.hdf5").exists():
+            directory = directory / "data"
+        self.directory = directory
+        self.path = directory / "main_data.hdf5"
+        try:
+            self.metadata = json.loads((directory / "metadata.json").read_text())
+            self._read_index()
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"expected a data set in Minari's layout (metadata.json and main_data.hdf5 with "
+                f"{', '.join(KEYS)} per episode) in {directory}, but reading it failed: {error}. "
+                f"Remove the directory and record it again: python -m systems.record --help"
+            ) from error
+        if not len(self.lengths):
+            raise InputError(f"expected at least one episode, found none in {directory}")
+
+    def _read_index(self):
+        episodes = []
+        with h5py.File(self.path) as file:
+            for name in file:
+                group = file[name]
+                frames, steps = group["observations"].shape[0], group["actions"].shape[0]
+                if frames != steps + 1:
+                    raise ValueError(
+                        f"{name} has {steps} actions and so should have {steps + 1} observations, "
+                        f"but has {frames}"
+                    )
+                rewards = group["rewards"][:].astype(np.float32)
+                terminations = group["terminations"][:].astype(bool)
+                episodes.append((int(name.rsplit("_", 1)[1]), name, rewards, terminations))
+            episodes.sort()
+            if episodes:
+                self.frame_shape = file[episodes[0][1]]["observations"].shape[1:]
+        self._names = [name for _, name, _, _ in episodes]
+        self.rewards = [rewards for _, _, rewards, _ in episodes]
+        self.terminations = [terminations for _, _, _, terminations in episodes]
+        self.lengths = np.array([len(rewards) for rewards in self.rewards], np.int64)
+
+    @functools.cached_property
+    def _file(self):
+        # Opened at the first read: an open handle does not survive a fork into a worker.
+        return h5py.File(self.path)
+
+    def __getstate__(self):
+        return {key: value for key, value in self.__dict__.items() if key != "_file"}
+
+    @property
+    def game(self) -> str | None:
+        """The game's name; None where the data set does not tell."""
+        if "game" in self.metadata:
+            return self.metadata["game"]
+        spec = self.metadata.get("env_spec")
+        spec = json.loads(spec) if isinstance(spec, str) else spec
+        return game_name(spec["id"]) if spec else None
+
+    @property
+    def action_meanings(self) -> list[str]:
+        """What each action is called, in order."""
+        if "action_meanings" in self.metadata:
+            return self.metadata["action_meanings"]
+        space = self.metadata["action_space"]
+        space = json.loads(space) if isinstance(space, str) else space
+        return [str(action) for action in range(int(space["n"]))]
+
+    def palette(self) -> np.ndarray | None:
+        """RGB of each palette index, uint8 (256, 3); None where the observations are RGB."""
+        return self._table("palette")
+
+    def grey_palette(self) -> np.ndarray | None:
+        """Grey level of each palette index, uint8 (256,); None where the observations are RGB."""
+        return self._table("grey_palette")
+
+    def _table(self, key):
+        if key not in self.metadata or len(self.frame_shape) == 3:
+            return None
+        table = self.metadata[key]
+        seen = [index for index, entry in enumerate(table) if entry is not None]
+        # An index that this data set never shows takes the colour of its nearest neighbour.
+        nearest = [min(seen, key=lambda known: abs(known - index)) for index in range(256)]
+        return np.array([table[index] for index in nearest], np.uint8)
+
+    def read(self, episode: int, start: int, count: int, shape: tuple[int, int, int]):
+        """A run of `count` frames, fitted to a preset's frame shape, with all that lies between.
+
+        Args:
+            episode, start: where it begins.
+            count: number of frames; actions, rewards and terminations are one fewer.
+            shape: (height, width, channels) of the preset. One channel is grey. Frames of another
+                size (games of 214 to 250 rows, or the 84x84 preset) are resized by area. Palette
+                indices that fit are left as they are, (count, height, width), for the model to
+                look up: a third of the bytes.
+
+        Returns:
+            dict of frames uint8, actions int32, rewards float32, terminations bool.
+        """
+        steps = slice(start, start + count - 1)
+        group = self._file[self._names[episode]]
+        try:
+            frames = group["observations"][start : start + count]
+            actions = group["actions"][steps].astype(np.int32)
+        except OSError as error:
+            raise InputError(
+                f"expected frames {start} to {start + count - 1} of {self._names[episode]} in "
+                f"{self.path}, but reading failed: {error}. Record the data set again."
+            ) from error
+        return {
+            "frames": self._fit(frames, shape),
+            "actions": actions,
+            "rewards": self.rewards[episode][steps],
+            "terminations": self.terminations[episode][steps],
+        }
+
+    @functools.cached_property
+    def _tables(self):
+        return self.palette(), self.grey_palette()
+
+    def _fit(self, frames, shape):
+        height, width, channels = shape
+        same_size = frames.shape[1:3] == (height, width)
+        palette, grey_palette = self._tables
+        indices = frames.ndim == 3
+        if indices and channels == 3 and same_size:
+            return frames
+        fitted = np.empty((len(frames), *shape), np.uint8)
+        for frame, out in zip(frames, fitted, strict=True):
+            if indices:
+                frame = palette[frame] if channels == 3 else cv2.LUT(frame, grey_palette)
+            elif channels == 1:
+                frame = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+            if not same_size:
+                frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+            out[:] = frame.reshape(shape)
+        return fitted
+
+    def frame_statistics(self, shape, samples: int = 1000) -> tuple[np.ndarray, float]:
+        """Mean frame (height, width, channels) and root mean square deviation of pixels from it.
+
+        In grey levels, float32, from at most `samples` frames spread evenly over the data set.
+        """
+        ends = np.cumsum(self.lengths)
+        positions = np.unique(np.linspace(0, ends[-1] - 1, samples).astype(np.int64))
+        total, squares = np.zeros(shape), 0.0
+        for position in positions:
+            episode = int(np.searchsorted(ends, position, side="right"))
+            start = int(position - ends[episode] + self.lengths[episode])
+            frame = self.read(episode, start, 1, shape)["frames"][0]
+            if frame.ndim == 2:
+                frame = self._tables[0][frame]
+            total += frame
+            squares += np.square(frame, dtype=np.float32).mean(dtype=np.float64)
+        mean = total / len(positions)
+        variance = squares / len(positions) - float(np.square(mean).mean())
+        # At least one level: a picture that never changes has no deviation to divide by.
+        return mean.astype(np.float32), max(variance, 1.0) ** 0.5
+
+
+class Windows(keras.utils.PyDataset):
+    """Endless batches of windows: runs of `length` frames that lie within one episode.
+
+    Batch n is a function of (seed, n) alone, so a run resumed at batch n goes on as if it had never
+    stopped. Each pass over the data has its own order, drawn from (seed, pass).
+
+    Args:
+        dataset: where the windows are cut from.
+        shape: the preset's (height, width, channels).
+        length: frames a window.
+        batch_size: windows a batch.
+        seed: of the order.
+        first_batch: number of the first batch to be yielded.
+        reward_steps: if not 0, half of each batch's windows hold a non-zero reward among their
+            last `reward_steps`, where the data has any.
+
+    Yields:
+        a dict as `model.predictor.FramePredictor` wants it.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        shape: tuple[int, int, int],
+        length: int,
+        batch_size: int,
+        seed: int,
+        *,
+        first_batch: int = 0,
+        reward_steps: int = 0,
+    ):
+        super().__init__()
+        self.dataset = dataset
+        self.shape = shape
+        self.length = length
+        self.batch_size = batch_size
+        self.seed = seed
+        self.first_batch = first_batch
+        counts = _window_counts(dataset, length)
+        self._ends = np.cumsum(counts)
+        if not self._ends[-1]:
+            raise InputError(
+                f"expected an episode of at least {length} frames in {dataset.directory}, the "
+                f"longest has {dataset.lengths.max() + 1}. Record more frames."
+            )
+        everything = np.arange(self._ends[-1])
+        rewarded = self._rewarded(counts, reward_steps) if reward_steps else everything[:0]
+        self._orders = {}  # kind of pool -> (pass, order) of the last pass asked for
+        # Pools of window numbers, and how many of each batch come from each.
+        self._pools = [(everything, batch_size)]
+        if len(rewarded):
+            half = batch_size // 2
+            self._pools = [(everything, batch_size - half), (rewarded, half)]
+
+    @property
+    def num_batches(self):
+        """None: as many as are asked for."""
+        return None
+
+    def _rewarded(self, counts, reward_steps):
+        numbers = []
+        first = 0
+        for rewards, count in zip(self.dataset.rewards, counts, strict=True):
+            # Window s's last rewards are those of steps s + length - 1 - reward_steps onwards.
+            sums = np.concatenate([[0], np.cumsum(rewards != 0)])
+            stop = np.arange(count) + self.length - 1
+            numbers.append(first + np.flatnonzero(sums[stop] > sums[stop - reward_steps]))
+            first += count
+        return np.concatenate(numbers)
+
+    def window(self, number: int) -> tuple[int, int]:
+        """Episode and first frame of a window, by its number."""
+        episode = int(np.searchsorted(self._ends, number, side="right"))
+        return episode, int(number - (self._ends[episode - 1] if episode else 0))
+
+    def numbers(self, batch: int) -> list[int]:
+        """The numbers of a batch's windows."""
+        chosen = []
+        for kind, (pool, count) in enumerate(self._pools):
+            for position in range(batch * count, (batch + 1) * count):
+                order = self._order(kind, position // len(pool))
+                chosen.append(int(pool[order[position % len(pool)]]))
+        return chosen
+
+    def _order(self, kind, epoch):
+        if self._orders.get(kind, (None,))[0] != epoch:
+            rng = np.random.default_rng([self.seed, kind, epoch])
+            self._orders[kind] = epoch, rng.permutation(len(self._pools[kind][0]))
+        return self._orders[kind][1]
+
+    def __getitem__(self, index):
+        windows = [
+            self.dataset.read(*self.window(number), self.length, self.shape)
+            for number in self.numbers(self.first_batch + index)
+        ]
+        return {key: np.stack([window[key] for window in windows]) for key in windows[0]}
+
+
+def _window_counts(dataset, length):
+    """How many windows of `length` frames start in each episode."""
+    return np.maximum(dataset.lengths + 2 - length, 0)
+
+
+def held_out(dataset: Dataset, shape, length: int, count: int, seed: int = 0) -> dict:
+    """`count` windows fixed by the seed, as one batch; fewer where the data has fewer."""
+    count = min(count, int(_window_counts(dataset, length).sum()))
+    return Windows(dataset, shape, length, max(count, 1), seed)[0]
+
+
+def find_dataset(directory: str | Path, game: str, num_actions: int | None = None) -> Dataset:
+    """Opens a data set and checks that it is of this game and, if given, this action set.
+
+    Raises:
+        InputError: it is not.
+    """
+    dataset = Dataset(directory)
+    if dataset.game not in (None, game):
+        raise InputError(
+            f"expected a data set of {game} in {dataset.directory}, but it is of {dataset.game}. "
+            f"Name the game by --atari_game={dataset.game} or give another directory."
+        )
+    if num_actions is not None and len(dataset.action_meanings) != num_actions:
+        raise InputError(
+            f"expected a data set with {num_actions} actions in {dataset.directory}, but it has "
+            f"{len(dataset.action_meanings)}: {', '.join(dataset.action_meanings)}."
+        )
+    return dataset

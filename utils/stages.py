@@ -1,0 +1,455 @@
+"""One stage of training: what all eight scripts at the top do.
+
+The way through: find or record the data, build the model, restore the stage before, then epochs of
+a fixed number of steps, each followed by a look at the validation set, until that stops improving.
+"""
+
+import argparse
+import csv
+import io
+import json
+import math
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from model.networks import PRESETS
+from model.predictor import FramePredictor, RollOut
+from systems.atari import game_name
+from systems.errors import InputError, exit_on_input_error
+from systems.policies import POLICIES
+from systems.record import dataset_directory, record
+from utils import checkpoints, evaluation, video
+from utils.dataset import Dataset, Windows, find_dataset, held_out
+from utils.optimizer import FusedAdam
+from utils.tensorboard import Logs
+
+WARMUP = 10  # real frames before the first prediction, in every stage
+ONE_STEP_PREDICTIONS = 10  # frames predicted a window where predictions are not fed back
+DATA_SEEDS = {"training": 1, "validation": 2, "test": 3}
+BATCH_SIZES = {"lstm_84x84x1": 16, "lstm_210x160x3": 4}
+WARMUP_STEPS = 50  # over which the learning rate rises from 0
+HORIZONS = (1, 3, 5, 10, 30)  # steps whose errors are plotted while training and reported after
+EPOCHS_PER_ANIMATION = 5
+ANIMATED_WINDOWS = 2
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The facts of one stage of the curriculum."""
+
+    name: str
+    variant: str  # "paper" or "compression"
+    predict: int  # frames predicted after the warm-up, fed back; 1: one step ahead of real frames
+    restore: str | None  # the stage whose best weights it starts from
+    learning_rate: float
+    reward_weight: float = 0.0  # of the reward's cross-entropy against the pixels; 0: not trained
+
+    @property
+    def predictions(self) -> int:
+        """Frames predicted in each training window."""
+        return self.predict if self.predict > 1 else ONE_STEP_PREDICTIONS
+
+
+def script(stage_name: str) -> str:
+    """The script that trains a stage: compress_seq_5_reward -> compress_seq_5_train_reward.py."""
+    base, reward, _ = stage_name.partition("_reward")
+    return f"{base}_train{reward}.py"
+
+
+def main(stage: Stage, argv: list[str] | None = None) -> None:
+    """Trains a stage by the command line's flags."""
+    args = _parser(stage).parse_args(argv)
+    with exit_on_input_error():
+        try:
+            train(stage, args)
+        except KeyboardInterrupt:
+            print(
+                f"\ninterrupted: python {script(stage.name)} with the same flags goes on after the "
+                "last whole epoch",
+                file=sys.stderr,
+            )
+            sys.exit(130)
+
+
+def _parser(stage: Stage) -> argparse.ArgumentParser:
+    def positive(kind):
+        def parse(text):
+            try:
+                value = kind(text)
+            except ValueError:
+                value = 0
+            if not 0 < value < math.inf:
+                noun = "a whole number" if kind is int else "a number"
+                raise argparse.ArgumentTypeError(f"expected {noun} above 0, received {text!r}")
+            return value
+
+        return parse
+
+    parser = argparse.ArgumentParser(
+        description=sys.modules["__main__"].__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--atari_game", default="ms_pacman", help="as ale-py names it: ms_pacman, ms_pacman.bin")
+    add("--model", default="lstm_210x160x3", choices=PRESETS, help="the network's size")
+    add("--data_path", default="data", help="directory of the data sets")
+    add("--train_dir", default="checkpoints", help="directory of the trained stages")
+    add(
+        "--num_training_frames",
+        type=positive(int),
+        default=30000,
+        help="recorded where there are none; validation and test sets are a tenth as long",
+    )
+    add("--policy", default="random", choices=POLICIES, help="who plays while recording")
+    for role in DATA_SEEDS:
+        add(f"--{role}_data", metavar="DIR", help=f"use this data set for {role}")
+    add("--batch_size", type=positive(int), help=f"windows a step; default {BATCH_SIZES}")
+    add("--learning_rate", type=positive(float), default=stage.learning_rate, help="Adam's")
+    add("--max_steps", type=positive(int), help="stop here at the latest, learning rate at 0")
+    add("--patience", type=positive(int), default=10, help="epochs without a better validation")
+    add("--steps_per_epoch", type=positive(int), default=100, help="between validations")
+    add("--seed", type=int, default=0, help="of the initial weights and the order of windows")
+    add(
+        "--precision",
+        default="auto",
+        choices=["auto", "float32", "mixed_bfloat16"],
+        help="auto: bfloat16 on a GPU and where the processor has instructions for it",
+    )
+    add("--overwrite", action="store_true", help="start over, removing what the stage had")
+    return parser
+
+
+def train(stage: Stage, args: argparse.Namespace) -> None:
+    """Trains a stage, or goes on with it; does nothing where it is finished."""
+    game = game_name(args.atari_game)
+    directory = checkpoints.stage_directory(args.train_dir, game, args.model, stage.name)
+    if args.overwrite:
+        shutil.rmtree(directory, ignore_errors=True)
+    if (directory / checkpoints.CONFIG).exists():
+        config = checkpoints.read_config(directory)
+        if config["finished"]:
+            print(f"{directory} is finished; --overwrite trains it again")
+            print(evaluation.table(config["results"]))
+            return
+    previous = _previous_stage(stage, args, game)
+    data = _datasets(args, game)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"expected a directory to write to in --train_dir={args.train_dir}, but the system "
+            f"says: {error.strerror}: {error.filename}"
+        ) from error
+    run = _Run(stage, args, game, directory, previous, data)
+    run.train()
+    run.report()
+
+
+def _previous_stage(stage, args, game) -> Path | None:
+    if stage.restore is None:
+        return None
+    previous = checkpoints.stage_directory(args.train_dir, game, args.model, stage.restore)
+    if not (previous / checkpoints.WEIGHTS).exists():
+        raise InputError(
+            f"expected the weights of {stage.restore} in {previous}, where there are none. "
+            f"Train it first: python {script(stage.restore)} --atari_game={args.atari_game} "
+            f"--model={args.model} --train_dir={args.train_dir} --data_path={args.data_path}"
+        )
+    if not checkpoints.read_config(previous)["finished"]:
+        print(f"note: {stage.restore} was stopped early; starting from its best weights so far")
+    return previous
+
+
+def _datasets(args, game) -> dict[str, Dataset]:
+    """The training, validation and test sets, recorded where they are missing."""
+    data = {}
+    for role, seed in DATA_SEEDS.items():
+        directory = getattr(args, f"{role}_data")
+        if directory is None:
+            count = args.num_training_frames
+            if role != "training":
+                count = max(count // 10, 1)
+            directory = dataset_directory(args.data_path, game, args.policy, count, seed)
+            if not directory.exists():
+                print(f"no {role} set in {directory}: recording {count} frames, {args.policy} play")
+                record(game, args.policy, count, seed, args.data_path)
+        actions = len(data["training"].action_meanings) if data else None
+        data[role] = find_dataset(directory, game, actions)
+    return data
+
+
+def resolve_precision(precision: str) -> str:
+    """What "auto" means here: bfloat16 on a GPU or with the processor's own instructions for it."""
+    if precision != "auto":
+        return precision
+    if any("gpu" in device.lower() for device in keras.distribution.list_devices()):
+        return "mixed_bfloat16"
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux
+        flags = ""
+    fast = "avx512_bf16" in flags or "amx_bf16" in flags
+    return "mixed_bfloat16" if fast else "float32"
+
+
+class _Run:
+    """A stage under way."""
+
+    def __init__(self, stage, args, game, directory, previous, data):
+        self.stage, self.args, self.directory, self.data = stage, args, directory, data
+        self.shape = PRESETS[args.model].frame_shape
+        self.batch_size = args.batch_size or BATCH_SIZES[args.model]
+        self.meanings = data["training"].action_meanings
+        # As far as there is held-out play to compare with: one length, so that it compiles once.
+        longest = min(int(data[role].lengths.max()) + 1 for role in ("validation", "test"))
+        self.horizon = min(HORIZONS[-1], max(longest - WARMUP, 1))
+        self.config = {
+            "stage": stage.name,
+            "variant": stage.variant,
+            "game": game,
+            "model": args.model,
+            "action_meanings": list(self.meanings),
+            "warmup": WARMUP,
+            "data": {role: str(dataset.directory) for role, dataset in data.items()},
+            "restored_from": str(previous) if previous else None,
+            "training": {
+                "predictions": stage.predictions,
+                "feed_back": stage.predict > 1,
+                "reward_weight": stage.reward_weight,
+                "batch_size": self.batch_size,
+                "learning_rate": args.learning_rate,
+                "max_steps": args.max_steps,
+                "patience": args.patience,
+                "steps_per_epoch": args.steps_per_epoch,
+                "seed": args.seed,
+                "precision": resolve_precision(args.precision),
+            },
+            "versions": {"keras": keras.__version__, "backend": keras.backend.backend()},
+            "finished": False,
+            "results": None,
+        }
+        keras.utils.set_random_seed(args.seed)
+        self.model = FramePredictor(
+            args.model,
+            stage.variant,
+            len(self.meanings),
+            precision=self.config["training"]["precision"],
+            feed_back=stage.predict > 1,
+            warmup=WARMUP,
+            reward_weight=stage.reward_weight,
+        )
+        if previous:
+            checkpoints.load_weights(self.model.network, previous)
+        else:
+            statistics = data["training"].frame_statistics(self.shape)
+            palette = data["training"].palette() if self.shape[-1] == 3 else None
+            self.model.network.adapt(*statistics, palette)
+        self.roll_out = RollOut(self.model)
+        self.model.compile(FusedAdam(self._learning_rate(), beta_2=0.99))
+        self.model.optimizer.build(self.model.trainable_variables)
+        # What a resumed run goes on from.
+        self.state = {"step": 0, "epoch": 0, "best": None, "waited": 0, "history": []}
+        self._resume()
+
+    def _learning_rate(self):
+        """Rises over the first steps; falls along a cosine where the last step is known."""
+        rate, steps = self.args.learning_rate, self.args.max_steps
+        warmup = min(WARMUP_STEPS, (steps or WARMUP_STEPS * 2) // 2)
+        return keras.optimizers.schedules.CosineDecay(
+            0.0,
+            decay_steps=max(steps - warmup, 1) if steps else 1,
+            alpha=0.0 if steps else 1.0,
+            warmup_target=rate,
+            warmup_steps=warmup,
+        )
+
+    def train(self):
+        """Epochs until the validation loss has stopped improving or `max_steps`."""
+        checkpoints.write_json(self.directory / checkpoints.CONFIG, self.config)
+        length = WARMUP + self.stage.predictions
+        validation = self._held_out("validation", self.stage.predictions, 8 * self.batch_size)
+        curve = self._held_out("validation", self.horizon, 2 * self.batch_size)
+        logs = Logs(self.directory / "logs")
+        logs.hyper_parameters({**self.config["training"], "variant": self.stage.variant})
+        state, args = self.state, self.args
+        while not self._finished():
+            steps = args.steps_per_epoch
+            if args.max_steps:
+                steps = min(steps, args.max_steps - state["step"])
+            windows = Windows(
+                self.data["training"],
+                self.shape,
+                length,
+                self.batch_size,
+                args.seed,
+                first_batch=state["step"],
+                reward_steps=self.stage.predictions if self.stage.reward_weight else 0,
+            )
+            started = time.perf_counter()
+            with _Progress(state, steps, args.max_steps, self.batch_size * length) as progress:
+                fitted = self.model.fit(
+                    windows, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[progress]
+                )
+            seconds = time.perf_counter() - started
+            state["step"] += steps
+            state["epoch"] += 1
+            losses = {key: float(values[0]) for key, values in fitted.history.items()}
+            held = self.model.evaluate(
+                validation, batch_size=self.batch_size, verbose=0, return_dict=True
+            )
+            losses |= {f"validation_{key}": float(value) for key, value in held.items()}
+            self._note(losses, steps * self.batch_size * length / seconds, curve, logs)
+            if state["epoch"] % EPOCHS_PER_ANIMATION == 1 or self._finished():
+                logs.video(state["step"], "roll_out", self._animate(curve))
+            logs.flush()
+            self._save()
+        logs.close()
+
+    def report(self):
+        """Measures the best weights on the test set and marks the stage as finished."""
+        checkpoints.load_weights(self.model.network, self.directory)
+        windows = self._held_out("test", self.horizon, 8 * self.batch_size)
+        results, _ = evaluation.evaluate(
+            self.roll_out, windows, WARMUP, HORIZONS, self.data["test"].palette()
+        )
+        self.config["results"] = results
+        self.config["steps"] = self.state["step"]
+        self.config["finished"] = True
+        checkpoints.write_json(self.directory / checkpoints.CONFIG, self.config)
+        shutil.rmtree(self.directory / "resume", ignore_errors=True)
+        print(f"{self.directory}: finished after {self.state['step']} steps")
+        print(f"held-out test play, {results['num_windows']} windows, grey levels squared:")
+        print(evaluation.table(results))
+        if self.stage.reward_weight:
+            print(f"reward: {json.dumps(results['reward'])}")
+
+    def _held_out(self, role, horizon, count):
+        return held_out(self.data[role], self.shape, WARMUP + horizon, count)
+
+    def _finished(self):
+        state, args = self.state, self.args
+        return state["waited"] >= args.patience or state["step"] == args.max_steps
+
+    def _note(self, losses, frames_per_second, curve, logs):
+        """Adds an epoch to the history and TensorBoard; keeps its weights if they are the best."""
+        state = self.state
+        palette = self.data["validation"].palette()
+        results, rewards = evaluation.evaluate(self.roll_out, curve, WARMUP, HORIZONS, palette)
+        optimizer = self.model.optimizer
+        scalars = {
+            **losses,
+            "learning_rate": float(optimizer.learning_rate),
+            "frames_per_second": frames_per_second,
+        }
+        row = {"epoch": state["epoch"], "step": state["step"], **scalars}
+        for horizon, errors in results["horizons"].items():
+            row[f"mse_{horizon}"] = errors["mse"]
+            for key, value in errors.items():
+                scalars[f"error_at_step_{horizon}/{key}"] = value
+        state["history"].append(row)
+        logs.scalars(state["step"], scalars)
+        if self.stage.reward_weight:
+            happened = curve["rewards"][:, WARMUP - 1 :]
+            logs.precision_recall(state["step"], "reward/positive", happened > 0, rewards[..., 2])
+            logs.precision_recall(state["step"], "reward/negative", happened < 0, rewards[..., 0])
+        if state["best"] is None or losses["validation_loss"] < state["best"]:
+            state["best"], state["waited"] = losses["validation_loss"], 0
+            checkpoints.save_weights(self.model.network, self.directory)
+        else:
+            state["waited"] += 1
+
+    def _animate(self, windows):
+        """Truth, prediction and difference of the first windows, one below the other."""
+        first = {key: value[: self.batch_size] for key, value in windows.items()}
+        _, predictions = next(evaluation.roll_out(self.roll_out, first, WARMUP, self.batch_size))
+        truth = evaluation.pixels(first["frames"][:, WARMUP:], self.data["validation"].palette())
+        clips = []
+        for real, imagined in zip(
+            truth[:ANIMATED_WINDOWS], predictions["frames"][:ANIMATED_WINDOWS], strict=True
+        ):
+            panels = video.compare(real, imagined)
+            captions = [f"step {t + 1}" for t in range(len(real))]
+            scale = 2 if self.shape[0] < 100 else 1
+            clips.append(video.side_by_side(panels, captions, scale))
+        return np.concatenate(clips, axis=1)
+
+    def _save(self):
+        """Writes all that a resumed run needs; the JSON last: it names the whole weights."""
+        resume = self.directory / "resume"
+        resume.mkdir(exist_ok=True)
+        path = resume / f"step_{self.state['step']}.weights.h5"
+        checkpoints.write_whole(path, lambda partial: self.model.save_weights(partial))
+        table = io.StringIO()
+        writer = csv.DictWriter(table, self.state["history"][0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.state["history"])
+        checkpoints.write_whole(
+            self.directory / "history.csv", lambda partial: partial.write_text(table.getvalue())
+        )
+        checkpoints.write_json(
+            resume / "state.json", {**self.state, "training": self.config["training"]}
+        )
+        for old in resume.glob("*.weights.h5"):
+            if old != path:
+                old.unlink()
+
+    def _resume(self):
+        path = self.directory / "resume" / "state.json"
+        if not path.exists():
+            return
+        state = json.loads(path.read_text())
+        began_with = state.pop("training")
+        for key, value in self.config["training"].items():
+            if began_with[key] != value:
+                raise InputError(
+                    f"expected --{key}={began_with[key]}, with which the run in {self.directory} "
+                    f"began, received {value}. Go on with that, or start over with --overwrite."
+                )
+        self.state = state
+        self.model.load_weights(path.with_name(f"step_{state['step']}.weights.h5"))
+        print(f"going on after step {state['step']}")
+
+
+class _Progress(keras.callbacks.Callback):
+    """A bar of the steps, with loss, frames per second and time left; watches for non-finite."""
+
+    def __init__(self, state, steps, max_steps, frames_per_step):
+        super().__init__()
+        self.first_step, self.frames_per_step = state["step"], frames_per_step
+        best = "" if state["best"] is None else f", best {state['best']:.4g}"
+        self.bar = tqdm(
+            desc=f"epoch {state['epoch'] + 1}{best}",
+            total=max_steps or state["step"] + steps,
+            initial=state["step"],
+            unit="step",
+            file=sys.stderr,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.bar.close()
+
+    def on_train_batch_end(self, batch, logs=None):
+        loss = logs["loss"]
+        if not math.isfinite(loss):
+            self.bar.close()
+            sys.exit(
+                f"error: the loss is {loss} at step {self.first_step + batch + 1}. The best "
+                "weights so far are kept; start over with --overwrite and a smaller "
+                "--learning_rate, or --precision=float32."
+            )
+        rate = self.bar.format_dict["rate"] or 0
+        self.bar.set_postfix_str(
+            f"loss {loss:.4g}, {rate * self.frames_per_step:.0f} frames/s", refresh=False
+        )
+        self.bar.update()
