@@ -1,0 +1,14 @@
+"""Compression model, stage 1 of 4: one-step predictions of 10 frames after 10, from scratch."""
+
+from utils.stages import Stage, main
+
+STAGE = Stage(
+    name="compress_seq_1",
+    variant="compression",
+    predict=1,
+    restore=None,
+    learning_rate=1e-3,
+)
+
+if __name__ == "__main__":
+    main(STAGE)

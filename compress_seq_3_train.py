@@ -1,0 +1,14 @@
+"""Compression model, stage 2 of 4: 3 predictions fed back, from compress_seq_1's weights."""
+
+from utils.stages import Stage, main
+
+STAGE = Stage(
+    name="compress_seq_3",
+    variant="compression",
+    predict=3,
+    restore="compress_seq_1",
+    learning_rate=5e-4,
+)
+
+if __name__ == "__main__":
+    main(STAGE)

@@ -1,0 +1,15 @@
+"""Compression model, stage 4 of 4: 5 fed back and the reward, from compress_seq_5's weights."""
+
+from utils.stages import Stage, main
+
+STAGE = Stage(
+    name="compress_seq_5_reward",
+    variant="compression",
+    predict=5,
+    restore="compress_seq_5",
+    learning_rate=2e-4,
+    reward_weight=0.02,
+)
+
+if __name__ == "__main__":
+    main(STAGE)

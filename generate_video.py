@@ -1,0 +1,93 @@
+"""Renders a checkpoint's roll-out as a video: truth | prediction | difference.
+
+Warms up on 10 real frames of held-out play and looks ahead from there, seeing actions alone. With
+--actions random there is no truth to compare with: it shows the prediction by itself.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from model.predictor import RollOut
+from systems.errors import InputError, exit_on_input_error
+from utils import evaluation, video
+from utils.checkpoints import load_predictor, read_config
+from utils.dataset import find_dataset, held_out
+
+
+def main() -> None:
+    """Renders by the command line's flags."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        type=Path,
+        help="a stage's directory, such as checkpoints/freeway/lstm_84x84x1/compress_seq_5_reward",
+    )
+    parser.add_argument("--output", required=True, help="the video's name, ending in .mp4 or .gif")
+    parser.add_argument("--num_frames", type=int, default=100, help="predicted frames (100)")
+    parser.add_argument(
+        "--actions", choices=["replay", "random"], default="replay", help="those recorded, or drawn"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="chooses the start, and random actions")
+    parser.add_argument("--dataset", help="directory of the real frames; default: the test set")
+    parser.add_argument("--fps", type=int, default=10, help="frames shown a second (10)")
+    args = parser.parse_args()
+    for flag in ("num_frames", "fps"):
+        if getattr(args, flag) < 1:
+            parser.error(
+                f"--{flag}: expected a whole number above 0, received {args.__dict__[flag]}"
+            )
+    if args.seed < 0:
+        parser.error(f"--seed: expected a whole number from 0 on, received {args.seed}")
+    with exit_on_input_error():
+        render(args)
+
+
+def render(args: argparse.Namespace) -> None:
+    """Rolls out and writes the video."""
+    output = video.check_output(args.output)
+    config = read_config(args.checkpoint)
+    predictor = load_predictor(args.checkpoint)
+    meanings, warmup = config["action_meanings"], config["warmup"]
+    dataset = find_dataset(args.dataset or config["data"]["test"], config["game"], len(meanings))
+    replay = args.actions == "replay"
+    length = warmup + (args.num_frames if replay else 0)
+    longest = int(dataset.lengths.max()) + 1
+    if length > longest:
+        raise InputError(
+            f"expected --num_frames of at most {longest - warmup}, the frames after the warm-up in "
+            f"the longest episode of {dataset.directory}. Received {args.num_frames}."
+        )
+    window = held_out(dataset, predictor.preset.frame_shape, length, 1, args.seed)
+    actions = window["actions"]
+    if not replay:
+        rng = np.random.default_rng(args.seed)
+        drawn = rng.integers(len(meanings), size=(1, args.num_frames), dtype=actions.dtype)
+        actions = np.concatenate([actions, drawn], axis=1)
+    predictions = RollOut(predictor).predict_on_batch(
+        {"frames": window["frames"][:, :warmup], "actions": actions}
+    )
+    prediction = predictions["frames"][0]
+    if replay:
+        truth = evaluation.pixels(window["frames"][:, warmup:], dataset.palette())
+        panels = video.compare(truth[0], prediction)
+    else:
+        panels = {"prediction": video.to_uint8_rgb(prediction)}
+    expected = predictions["reward"][0] @ np.array([-1, 0, 1], np.float32)
+    captions = []
+    for t in range(args.num_frames):
+        caption = f"step {t + 1}  {meanings[actions[0, warmup - 1 + t]]}\nreward"
+        if replay:
+            caption += f" {window['rewards'][0, warmup - 1 + t]:+.0f},"
+        captions.append(f"{caption} predicted {expected[t]:+.2f}")
+    scale = 3 if prediction.shape[1] < 100 else 2
+    video.write_video(output, video.side_by_side(panels, captions, scale), args.fps)
+    print(f"{output}: {args.num_frames} frames, {config['game']}, {config['stage']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,317 @@
+"""The eight scripts, end to end on real games, and all that can go wrong with them."""
+
+import csv
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import generate_video
+from utils import stages
+
+from . import tiny  # noqa: F401 - makes --model=tiny known
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = [
+    f"{variant}_seq_{stage}"
+    for variant in ("paper", "compress")
+    for stage in ("1_train", "3_train", "5_train", "5_train_reward")
+]
+
+
+def stage_of(script):
+    return importlib.import_module(script).STAGE
+
+
+def run(script, *flags):
+    """The script as the command line runs it, in this process."""
+    stages.main(stage_of(script), [str(flag) for flag in flags])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Flags of a directory that the first script to run records Ms. Pac-Man into."""
+    return f"--data_path={tmp_path_factory.mktemp('data')}", "--num_training_frames=600"
+
+
+@pytest.fixture
+def flags(data, tmp_path):
+    return [
+        *data,
+        f"--train_dir={tmp_path}",
+        "--model=tiny",
+        "--batch_size=4",
+        "--steps_per_epoch=2",
+        "--max_steps=6",
+    ]
+
+
+def directory(tmp_path, stage="compress_seq_1", model="tiny"):
+    return tmp_path / "ms_pacman" / model / stage
+
+
+def weights(path):
+    """All arrays of a weights file by their path in it."""
+    found = {}
+    with h5py.File(path / "best.weights.h5") as file:
+        file.visititems(
+            lambda name, item: (
+                found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+    return found
+
+
+def fails(capsys, script, *flags):
+    """Runs a script that must end with exit code 2 and one clear message; returns that."""
+    with pytest.raises(SystemExit) as error:
+        run(script, *flags)
+    assert error.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert "error: " in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+    return lines[-1]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_2016_command_lines_parse_unchanged(script):
+    args = stages._parser(stage_of(script)).parse_args(["--atari_game=ms_pacman.bin"])
+    assert args.model == "lstm_210x160x3"
+    assert args.num_training_frames == 30000
+    assert args.max_steps is None
+
+
+def test_a_stages_script_is_named_as_stages_say():
+    for name in SCRIPTS:
+        assert stages.script(stage_of(name).name) == f"{name}.py"
+
+
+@pytest.mark.parametrize("model", ["lstm_84x84x1", "lstm_210x160x3"])
+@pytest.mark.parametrize("variant", ["paper", "compress"])
+def test_all_scripts_in_sequence_with_the_users_presets(data, tmp_path, model, variant):
+    flags = [*data, f"--train_dir={tmp_path}", f"--model={model}", "--atari_game=ms_pacman.bin"]
+    previous = None
+    for script in [name for name in SCRIPTS if name.startswith(variant)]:
+        run(script, *flags, "--max_steps=1", "--batch_size=1")
+        stage = stage_of(script)
+        path = directory(tmp_path, stage.name, model)
+        assert {file.name for file in path.iterdir()} == {
+            "best.weights.h5",
+            "config.json",
+            "history.csv",
+            "logs",
+        }
+        config = json.loads((path / "config.json").read_text())
+        assert config["finished"]
+        assert config["restored_from"] == (previous and str(previous))
+        assert set(config["results"]["horizons"]) >= {"1", "3", "5", "10"}
+        if previous:
+            (previous / "best.weights.h5").unlink()  # a quarter of a gigabyte each
+        previous = path
+
+
+def test_each_stage_starts_from_the_best_weights_of_the_one_before(flags, tmp_path):
+    run("compress_seq_1_train", *flags)
+    # So small a learning rate leaves weights as they were restored.
+    run("compress_seq_3_train", *flags, "--learning_rate=1e-30")
+    before, after = (
+        weights(directory(tmp_path, name)) for name in ("compress_seq_1", "compress_seq_3")
+    )
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name], value)
+
+
+def test_a_finished_stage_is_left_alone_unless_overwritten(flags, tmp_path, capsys):
+    run("compress_seq_1_train", *flags)
+    before = (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns
+    run("compress_seq_1_train", *flags)
+    assert "is finished" in capsys.readouterr().out
+    assert (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns == before
+    run("compress_seq_1_train", *flags, "--overwrite")
+    assert (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns > before
+
+
+def test_training_stops_when_validation_has_stopped_improving(flags, tmp_path):
+    flags = [flag for flag in flags if "max_steps" not in flag]
+    run("compress_seq_1_train", *flags, "--patience=2", "--learning_rate=1e-30")
+    rows = list(csv.DictReader((directory(tmp_path) / "history.csv").open()))
+    # With weights that stay as they are nothing is better than the first epoch.
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+
+
+def start(flags, *more):
+    """The script as a process of its own."""
+    code = (
+        "import sys, tests.tiny; from utils.stages import main;"
+        "from compress_seq_1_train import STAGE; main(STAGE, sys.argv[1:])"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *flags, *more], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+
+
+def stop_after_first_epoch(process, tmp_path, with_signal):
+    """Sends the signal as soon as the first epoch's state is whole; returns code and stderr."""
+    state = directory(tmp_path) / "resume" / "state.json"
+    while not state.exists():
+        assert process.poll() is None, process.stderr.read()
+        os.sched_yield()
+    process.send_signal(with_signal)
+    errors = process.communicate()[1]
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
+    flags, tmp_path, tmp_path_factory, with_signal, capsys
+):
+    flags[-1] = "--max_steps=200"
+    code, errors = stop_after_first_epoch(start(flags), tmp_path, with_signal)
+    if with_signal == signal.SIGINT:
+        assert code == 130
+        assert "with the same flags" in errors
+    else:
+        assert code == -signal.SIGKILL
+    state = json.loads((directory(tmp_path) / "resume" / "state.json").read_text())
+    assert 0 < state["step"] < 200
+    run("compress_seq_1_train", *flags)
+    assert "going on after step" in capsys.readouterr().out
+    other = tmp_path_factory.mktemp("uninterrupted")
+    flags[2] = f"--train_dir={other}"
+    run("compress_seq_1_train", *flags)
+    interrupted, whole = weights(directory(tmp_path)), weights(directory(other))
+    for name, value in whole.items():
+        np.testing.assert_array_equal(interrupted[name], value)
+    losses = [
+        [row["loss"] for row in csv.DictReader((directory(path) / "history.csv").open())]
+        for path in (tmp_path, other)
+    ]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 100
+
+
+def test_a_run_goes_on_with_the_flags_it_began_with_alone(flags, tmp_path, capsys):
+    stop_after_first_epoch(start([*flags[:-1], "--max_steps=400"]), tmp_path, signal.SIGKILL)
+    error = fails(capsys, "compress_seq_1_train", *flags[:-1], "--max_steps=401")
+    assert "--max_steps=400" in error
+    assert "--overwrite" in error
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_weights(flags, tmp_path):
+    run("compress_seq_1_train", *flags)
+    good = weights(directory(tmp_path))
+    run("compress_seq_3_train", *flags, "--learning_rate=1e-30", "--max_steps=2")
+    with pytest.raises(SystemExit) as error:
+        run("compress_seq_5_train", *flags, "--learning_rate=1e30", "--max_steps=100")
+    assert "at step" in error.value.code
+    kept = directory(tmp_path, "compress_seq_5")
+    assert not json.loads((kept / "config.json").read_text())["finished"]
+    for name, value in weights(directory(tmp_path)).items():
+        np.testing.assert_array_equal(value, good[name])
+
+
+def test_tensorboard_shows_all_that_is_promised(flags, tmp_path):
+    for script in SCRIPTS[4:]:
+        run(script, *flags)
+    path = directory(tmp_path, "compress_seq_5_reward")
+    events = EventAccumulator(str(path / "logs"), size_guidance={"tensors": 0})
+    events.Reload()
+    tags = set(events.Tags()["tensors"])
+    assert tags >= {
+        "loss",
+        "pixel_loss",
+        "reward_loss",
+        "validation_loss",
+        "learning_rate",
+        "frames_per_second",
+        "error_at_step_1/mse",
+        "error_at_step_10/mse_repeat_last",
+        "error_at_step_10/mse_mean_frame",
+        "reward/positive",
+        "reward/negative",
+        "roll_out",
+        "_hparams_/session_start_info",
+    }
+    assert [event.step for event in events.Tensors("loss")] == [2, 4, 6]
+    width, height, gif = events.Tensors("roll_out")[0].tensor_proto.string_val
+    assert gif[:4] == b"GIF8"
+    assert int(width) > 3 * 12 < int(height)
+
+
+def test_video_of_a_checkpoint(flags, tmp_path, monkeypatch, capsys):
+    run("compress_seq_1_train", *flags)
+    for output, *more in (
+        ("a.mp4",),
+        ("b.gif",),
+        ("c.gif", "--actions=random", "--num_frames=300"),
+    ):
+        command = [
+            "generate_video.py",
+            f"--checkpoint={directory(tmp_path)}",
+            f"--output={tmp_path / output}",
+            "--num_frames=20",
+            *more,
+        ]
+        monkeypatch.setattr(sys, "argv", command)
+        generate_video.main()
+        assert (tmp_path / output).stat().st_size > 1000
+    command[2:] = [f"--output={tmp_path / 'd.gif'}", "--num_frames=1000"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as error:
+        generate_video.main()
+    assert error.value.code == 2
+    assert "--num_frames of at most" in capsys.readouterr().err
+    assert not (tmp_path / "d.gif").exists()
+
+
+@pytest.mark.parametrize(
+    "flag, expected",
+    [
+        ("--atari_game=ms_pacmann", "ms_pacman"),
+        ("--atari_game=joust", "joust"),
+        ("--batch_size=0", "--batch_size: expected a whole number above 0, received '0'"),
+        ("--learning_rate=nan", "--learning_rate: expected a number above 0"),
+        ("--max_steps=many", "--max_steps: expected a whole number above 0, received 'many'"),
+        ("--model=lstm", "lstm_84x84x1"),
+        ("--train_dir=/dev/null/checkpoints", "/dev/null"),
+        ("--data_path=/dev/null/data", "/dev/null"),
+    ],
+)
+def test_bad_flags_are_one_clear_message_and_exit_code_2(flags, capsys, flag, expected):
+    assert expected in fails(capsys, "compress_seq_1_train", *flags, flag)
+
+
+def test_a_missing_previous_stage_is_named_with_its_command(flags, capsys):
+    error = fails(capsys, "paper_seq_5_train_reward", *flags)
+    assert "python paper_seq_5_train.py --atari_game=ms_pacman --model=tiny" in error
+
+
+def test_another_games_data_is_refused(flags, data, tmp_path, capsys):
+    run("compress_seq_1_train", *flags)
+    recorded = Path(data[0].partition("=")[2]) / "ms_pacman" / "random-600-seed1-v0"
+    error = fails(
+        capsys, "compress_seq_1_train", *flags, f"--training_data={recorded}", "--atari_game=pong"
+    )
+    assert "--atari_game=ms_pacman" in error
+
+
+def test_truncated_data_and_weights_are_refused(flags, tmp_path, capsys):
+    run("compress_seq_1_train", *flags)
+    path = directory(tmp_path) / "best.weights.h5"
+    path.write_bytes(path.read_bytes()[:1000])
+    assert "best.weights.h5" in fails(capsys, "compress_seq_3_train", *flags)
+    own = tmp_path / "own"
+    flags[0] = f"--data_path={own}"
+    run("compress_seq_1_train", *flags, "--overwrite")
+    path = next(own.glob("**/random-600-*/data/main_data.hdf5"))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert "main_data.hdf5" in fails(capsys, "compress_seq_1_train", *flags, "--overwrite")
