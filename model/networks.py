@@ -167,7 +167,8 @@ class ActionGatedLSTM(keras.layers.Layer):
     def build(self, input_shape):
         units, inputs = self.units, input_shape[-1]
         he = "he_normal"
-        fan_in = keras.initializers.VarianceScaling(1.0, "fan_in")
+        # Gates that start half open pass more of what they are shown than saturated ones do.
+        narrow = keras.initializers.VarianceScaling(0.1, "fan_in")
         self.input_kernel = self.add_weight((inputs, units), he, name="input_kernel")
         self.input_bias = self.add_weight((units,), "zeros", name="input_bias")
         # The action's factor starts around one: a product of two factors around zero passes neither
@@ -178,8 +179,8 @@ class ActionGatedLSTM(keras.layers.Layer):
             name="action_kernel",
         )
         self.action_bias = self.add_weight((units,), "ones", name="action_bias")
-        self.kernel = self.add_weight((units, 4 * units), fan_in, name="kernel")
-        self.recurrent_kernel = self.add_weight((units, 4 * units), fan_in, name="recurrent_kernel")
+        self.kernel = self.add_weight((units, 4 * units), narrow, name="kernel")
+        self.recurrent_kernel = self.add_weight((units, 4 * units), narrow, name="recurrent_kernel")
         self.bias = self.add_weight((4 * units,), _forget_gate_open, name="bias")
 
     def call(self, inputs, actions, h, c):

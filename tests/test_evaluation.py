@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from utils.evaluation import average_precision, evaluate, table
+from utils.evaluation import average_precision, evaluate, reward_lines, table
 
 
 class Oracle:
@@ -46,6 +46,10 @@ def test_errors_by_horizon_beside_the_baselines():
     assert results["reward"]["average_precision"] == {"-1": None, "1": pytest.approx(1 / 60)}
     assert results["reward"]["positive_rate"]["1"] == pytest.approx(1 / 60)
     assert "0.090" in table(results)
+    assert reward_lines(results).splitlines() == [
+        "reward -1: in 0.00% of the steps, average precision undefined",
+        "reward +1: in 1.67% of the steps, average precision 0.02",
+    ]
 
 
 def test_palette_indices_are_compared_as_colours():

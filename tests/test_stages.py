@@ -15,6 +15,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import generate_video
+from systems.record import record
 from utils import stages
 
 from . import tiny  # noqa: F401 - makes --model=tiny known
@@ -39,7 +40,7 @@ def run(script, *flags):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Flags of a directory that the first script to run records Ms. Pac-Man into."""
-    return f"--data_path={tmp_path_factory.mktemp('data')}", "--num_training_frames=600"
+    return f"--data_path={tmp_path_factory.mktemp('data')}", "--num_training_frames=240"
 
 
 @pytest.fixture
@@ -174,7 +175,7 @@ def stop_after_first_epoch(process, tmp_path, with_signal):
 def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
     flags, tmp_path, tmp_path_factory, with_signal, capsys
 ):
-    flags[-1] = "--max_steps=200"
+    flags[-1] = "--max_steps=24"
     code, errors = stop_after_first_epoch(start(flags), tmp_path, with_signal)
     if with_signal == signal.SIGINT:
         assert code == 130
@@ -182,7 +183,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
     else:
         assert code == -signal.SIGKILL
     state = json.loads((directory(tmp_path) / "resume" / "state.json").read_text())
-    assert 0 < state["step"] < 200
+    assert 0 < state["step"] < 24
     run("compress_seq_1_train", *flags)
     assert "going on after step" in capsys.readouterr().out
     other = tmp_path_factory.mktemp("uninterrupted")
@@ -196,7 +197,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
         for path in (tmp_path, other)
     ]
     assert losses[0] == losses[1]
-    assert len(losses[0]) == 100
+    assert len(losses[0]) == 12
 
 
 def test_a_run_goes_on_with_the_flags_it_began_with_alone(flags, tmp_path, capsys):
@@ -295,23 +296,24 @@ def test_a_missing_previous_stage_is_named_with_its_command(flags, capsys):
     assert "python paper_seq_5_train.py --atari_game=ms_pacman --model=tiny" in error
 
 
-def test_another_games_data_is_refused(flags, data, tmp_path, capsys):
-    run("compress_seq_1_train", *flags)
-    recorded = Path(data[0].partition("=")[2]) / "ms_pacman" / "random-600-seed1-v0"
+def test_another_games_data_is_refused(flags, tmp_path, capsys):
+    recorded = record("ms_pacman", "random", 100, 1, tmp_path, progress=False)
     error = fails(
         capsys, "compress_seq_1_train", *flags, f"--training_data={recorded}", "--atari_game=pong"
     )
     assert "--atari_game=ms_pacman" in error
 
 
-def test_truncated_data_and_weights_are_refused(flags, tmp_path, capsys):
+def test_truncated_weights_are_refused(flags, tmp_path, capsys):
     run("compress_seq_1_train", *flags)
     path = directory(tmp_path) / "best.weights.h5"
     path.write_bytes(path.read_bytes()[:1000])
     assert "best.weights.h5" in fails(capsys, "compress_seq_3_train", *flags)
-    own = tmp_path / "own"
-    flags[0] = f"--data_path={own}"
-    run("compress_seq_1_train", *flags, "--overwrite")
-    path = next(own.glob("**/random-600-*/data/main_data.hdf5"))
+
+
+def test_truncated_data_is_refused(flags, tmp_path, capsys):
+    directory = record("ms_pacman", "random", 600, 1, tmp_path, progress=False)
+    path = directory / "main_data.hdf5"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert "main_data.hdf5" in fails(capsys, "compress_seq_1_train", *flags, "--overwrite")
+    error = fails(capsys, "compress_seq_1_train", *flags, f"--data_path={tmp_path}")
+    assert str(path.parent) in error

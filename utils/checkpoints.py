@@ -32,9 +32,10 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # HDF5 raises either on a full disk
+        reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"expected to write {path}, but the system says: {error.strerror or error}. "
+            f"expected to write {path}, but the system says: {reason}. "
             "What was there before is untouched; make room or choose another directory, and run "
             "the same command again to go on."
         ) from error

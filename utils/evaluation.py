@@ -119,3 +119,13 @@ def table(results: dict) -> str:
             f" {row['mse_mean_frame']:>13.2f}"
         )
     return "\n".join(lines)
+
+
+def reward_lines(results: dict) -> str:
+    """How well each sign of the reward is told, a line each."""
+    precision, rate = results["reward"]["average_precision"], results["reward"]["positive_rate"]
+    return "\n".join(
+        f"reward {int(sign):+d}: in {rate[sign]:.2%} of the steps, average precision "
+        + ("undefined" if value is None else f"{value:.2f}")
+        for sign, value in precision.items()
+    )

@@ -306,11 +306,14 @@ class _Run:
                 validation, batch_size=self.batch_size, verbose=0, return_dict=True
             )
             losses |= {f"validation_{key}": float(value) for key, value in held.items()}
+            _require_finite(losses["validation_loss"], state["step"])
             self._note(losses, steps * self.batch_size * length / seconds, curve, logs)
             if state["epoch"] % EPOCHS_PER_ANIMATION == 1 or self._finished():
                 logs.video(state["step"], "roll_out", self._animate(curve))
             logs.flush()
-            self._save()
+            self._write_history()
+            if not self._finished():
+                self._save()
         logs.close()
 
     def report(self):
@@ -329,7 +332,7 @@ class _Run:
         print(f"held-out test play, {results['num_windows']} windows, grey levels squared:")
         print(evaluation.table(results))
         if self.stage.reward_weight:
-            print(f"reward: {json.dumps(results['reward'])}")
+            print(evaluation.reward_lines(results))
 
     def _held_out(self, role, horizon, count):
         return held_out(self.data[role], self.shape, WARMUP + horizon, count)
@@ -381,12 +384,7 @@ class _Run:
             clips.append(video.side_by_side(panels, captions, scale))
         return np.concatenate(clips, axis=1)
 
-    def _save(self):
-        """Writes all that a resumed run needs; the JSON last: it names the whole weights."""
-        resume = self.directory / "resume"
-        resume.mkdir(exist_ok=True)
-        path = resume / f"step_{self.state['step']}.weights.h5"
-        checkpoints.write_whole(path, lambda partial: self.model.save_weights(partial))
+    def _write_history(self):
         table = io.StringIO()
         writer = csv.DictWriter(table, self.state["history"][0], lineterminator="\n")
         writer.writeheader()
@@ -394,9 +392,15 @@ class _Run:
         checkpoints.write_whole(
             self.directory / "history.csv", lambda partial: partial.write_text(table.getvalue())
         )
-        checkpoints.write_json(
-            resume / "state.json", {**self.state, "training": self.config["training"]}
-        )
+
+    def _save(self):
+        """Writes all that a resumed run needs; the JSON last: it names the whole weights."""
+        resume = self.directory / "resume"
+        resume.mkdir(exist_ok=True)
+        path = resume / f"step_{self.state['step']}.weights.h5"
+        checkpoints.write_whole(path, lambda partial: self.model.save_weights(partial))
+        state = {**self.state, "training": self.config["training"]}
+        checkpoints.write_json(resume / "state.json", state)
         for old in resume.glob("*.weights.h5"):
             if old != path:
                 old.unlink()
@@ -416,6 +420,14 @@ class _Run:
         self.state = state
         self.model.load_weights(path.with_name(f"step_{state['step']}.weights.h5"))
         print(f"going on after step {state['step']}")
+
+
+def _require_finite(loss, step):
+    if not math.isfinite(loss):
+        sys.exit(
+            f"error: the loss is {loss} at step {step}. The best weights so far are kept; start "
+            "over with --overwrite and a smaller --learning_rate, or --precision=float32."
+        )
 
 
 class _Progress(keras.callbacks.Callback):
@@ -441,13 +453,7 @@ class _Progress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         loss = logs["loss"]
-        if not math.isfinite(loss):
-            self.bar.close()
-            sys.exit(
-                f"error: the loss is {loss} at step {self.first_step + batch + 1}. The best "
-                "weights so far are kept; start over with --overwrite and a smaller "
-                "--learning_rate, or --precision=float32."
-            )
+        _require_finite(loss, self.first_step + batch + 1)
         rate = self.bar.format_dict["rate"] or 0
         self.bar.set_postfix_str(
             f"loss {loss:.4g}, {rate * self.frames_per_step:.0f} frames/s", refresh=False
