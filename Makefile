@@ -24,8 +24,8 @@ DEMO_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=persistent \
 test: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -q
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -q tests/test_networks.py tests/test_predictor.py
+	$(BIN)/python -m pytest -q -n auto
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n auto tests/test_networks.py tests/test_predictor.py
 
 demo: .venv/installed
 	$(BIN)/python -m systems.record --atari_game=$(GAME) --policy=persistent --num_frames=30000 --seed=1 --data_path=demo/data

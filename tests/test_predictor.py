@@ -120,16 +120,16 @@ def test_loss_is_half_the_squared_error_of_a_frame_averaged_over_steps(predictor
     assert float(predictor.compute_loss(data, y_pred=predicted)) == pytest.approx(expected, 1e-5)
 
 
-def test_heads_are_trained_with_a_reward_weight_alone():
-    names = []
-    for weight in (0.0, 0.5):
-        predictor = compression_model("tiny", 3, warmup=WARMUP, reward_weight=weight)
-        names.append({variable.path for variable in predictor.trainable_variables})
-        assert len(predictor.network.weights) == 25
-    assert {name.split("/")[-2] for name in names[1] - names[0]} == {
-        "reward_head",
-        "termination_head",
-    }
+def test_heads_exist_in_every_stage_and_are_trained_with_a_reward_weight_alone():
+    without, with_reward = (
+        compression_model("tiny", 3, warmup=WARMUP, reward_weight=weight) for weight in (0.0, 0.5)
+    )
+    assert len(without.network.weights) == len(with_reward.network.weights) == 25
+    network = with_reward.network
+    heads = [*network.reward_head.weights, *network.termination_head.weights]
+    assert len(without.trainable_variables) + len(heads) == len(with_reward.trainable_variables)
+    trained = {id(variable) for variable in with_reward.trainable_variables}
+    assert {id(variable) for variable in heads} <= trained
 
 
 def test_reward_loss_is_the_cross_entropy_of_the_sign():
@@ -171,7 +171,7 @@ def test_bfloat16_predicts_about_the_same_in_float32():
     expected, found = np.asarray(plain(data)["frames"]), np.asarray(half(data)["frames"])
     assert found.dtype == np.float32
     assert all(weight.dtype == "float32" for weight in half.network.weights)
-    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+    assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
 
 
 def moving_dots(rng, length, size=16):

@@ -101,7 +101,8 @@ def test_all_scripts_in_sequence_with_the_users_presets(data, tmp_path, model, v
     flags = [*data, f"--train_dir={tmp_path}", f"--model={model}", "--atari_game=ms_pacman.bin"]
     previous = None
     for script in [name for name in SCRIPTS if name.startswith(variant)]:
-        run(script, *flags, "--max_steps=1", "--batch_size=1")
+        command = [sys.executable, f"{script}.py", *flags, "--max_steps=1", "--batch_size=1"]
+        subprocess.run(command, cwd=ROOT, check=True)
         stage = stage_of(script)
         path = directory(tmp_path, stage.name, model)
         assert {file.name for file in path.iterdir()} == {
@@ -259,7 +260,7 @@ def test_video_of_a_checkpoint(flags, tmp_path, monkeypatch, capsys):
             "generate_video.py",
             f"--checkpoint={directory(tmp_path)}",
             f"--output={tmp_path / output}",
-            "--num_frames=20",
+            "--num_frames=15",
             *more,
         ]
         monkeypatch.setattr(sys, "argv", command)
@@ -312,7 +313,7 @@ def test_truncated_weights_are_refused(flags, tmp_path, capsys):
 
 
 def test_truncated_data_is_refused(flags, tmp_path, capsys):
-    directory = record("ms_pacman", "random", 600, 1, tmp_path, progress=False)
+    directory = record("ms_pacman", "random", 240, 1, tmp_path, progress=False)
     path = directory / "main_data.hdf5"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     error = fails(capsys, "compress_seq_1_train", *flags, f"--data_path={tmp_path}")
