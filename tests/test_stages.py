@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import h5py
@@ -222,6 +223,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_weights(flag
 
 
 def test_tensorboard_shows_all_that_is_promised(flags, tmp_path):
+    started = time.time()
     for script in SCRIPTS[4:]:
         run(script, *flags)
     path = directory(tmp_path, "compress_seq_5_reward")
@@ -243,7 +245,9 @@ def test_tensorboard_shows_all_that_is_promised(flags, tmp_path):
         "roll_out",
         "_hparams_/session_start_info",
     }
-    assert [event.step for event in events.Tensors("loss")] == [2, 4, 6]
+    losses = events.Tensors("loss")
+    assert [event.step for event in losses] == [2, 4, 6]
+    assert started < losses[0].wall_time <= losses[2].wall_time
     width, height, gif = events.Tensors("roll_out")[0].tensor_proto.string_val
     assert gif[:4] == b"GIF8"
     assert int(width) > 3 * 12 < int(height)

@@ -1,6 +1,7 @@
 """What is watched while a stage trains. Written with the tensorboard package alone, so that it
 works whatever backend Keras runs on."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +63,8 @@ class Logs:
 
     def hyper_parameters(self, values: dict) -> None:
         """Lists what the run was started with."""
-        shown = {key: str(value) for key, value in values.items()}
-        summary = hparams.hparams_pb(shown)
-        self._writer.add_event(Event(summary=summary))
+        shown = {key: "none" if value is None else value for key, value in values.items()}
+        self._write(hparams.hparams_pb(shown), step=0)
 
     def flush(self) -> None:
         """Has everything so far on the disk."""
@@ -78,4 +78,7 @@ class Logs:
         summary = Summary(
             value=[Summary.Value(tag=tag, tensor=make_tensor_proto(value), metadata=metadata)]
         )
-        self._writer.add_event(Event(step=step, summary=summary))
+        self._write(summary, step)
+
+    def _write(self, summary, step):
+        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
