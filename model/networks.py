@@ -166,10 +166,7 @@ class ActionGatedLSTM(keras.layers.Layer):
 
     def build(self, input_shape):
         units, inputs = self.units, input_shape[-1]
-        he = "he_normal"
-        # Gates that start half open pass more of what they are shown than saturated ones do.
-        narrow = keras.initializers.VarianceScaling(0.1, "fan_in")
-        self.input_kernel = self.add_weight((inputs, units), he, name="input_kernel")
+        self.input_kernel = self.add_weight((inputs, units), "he_normal", name="input_kernel")
         self.input_bias = self.add_weight((units,), "zeros", name="input_bias")
         # The action's factor starts around one: a product of two factors around zero passes neither
         # signal nor gradient, and the network would predict the mean frame for a long time.
@@ -179,9 +176,15 @@ class ActionGatedLSTM(keras.layers.Layer):
             name="action_kernel",
         )
         self.action_bias = self.add_weight((units,), "ones", name="action_bias")
-        self.kernel = self.add_weight((units, 4 * units), narrow, name="kernel")
-        self.recurrent_kernel = self.add_weight((units, 4 * units), narrow, name="recurrent_kernel")
+        self.kernel = self._gate_kernel("kernel")
+        self.recurrent_kernel = self._gate_kernel("recurrent_kernel")
         self.bias = self.add_weight((4 * units,), _forget_gate_open, name="bias")
+
+    def _gate_kernel(self, name):
+        # Narrow: gates that start half open pass more of what they are shown than saturated ones.
+        # One initializer each: Keras' draw the same values every time they are called.
+        narrow = keras.initializers.VarianceScaling(0.1, "fan_in")
+        return self.add_weight((self.units, 4 * self.units), narrow, name=name)
 
     def call(self, inputs, actions, h, c):
         """Steps over `actions`; input t is ``inputs[:, t]``, and past their end the last output.

@@ -7,7 +7,7 @@ from keras import ops
 
 from model.networks import PRESETS, ActionGatedLSTM, Network
 
-from .tiny import gradients
+from .tiny import gradients  # which also makes the preset "tiny" known
 
 USERS_PRESETS = ("lstm_84x84x1", "lstm_210x160x3")
 
@@ -31,6 +31,13 @@ def test_frames_in_and_frames_out_have_the_presets_shape(networks, name):
     assert encodings.shape == (2, 3, 2048)
     assert recent.shape == (2, PRESETS[name].stack - 1, *shape)
     assert network.decode(encodings).shape == (2, 3, *shape)
+
+
+def test_no_two_kernels_start_alike():
+    kernels = [w for w in Network("tiny", num_actions=3).weights if "kernel" in w.path]
+    for i, one in enumerate(kernels):
+        for other in kernels[:i]:
+            assert one.shape != other.shape or np.abs(one - other).max() > 0, one.path
 
 
 ZERO = np.zeros((1, 1), np.float32)
