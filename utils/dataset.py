@@ -193,7 +193,7 @@ class Dataset:
 
 
 class Windows(keras.utils.PyDataset):
-    """Endless batches of windows: runs of `length` frames that lie within one episode.
+    """Batches of windows: runs of `length` frames that lie within one episode.
 
     Batch n is a function of (seed, n) alone, so a run resumed at batch n goes on as if it had never
     stopped. Each pass over the data has its own order, drawn from (seed, pass).
@@ -205,6 +205,7 @@ class Windows(keras.utils.PyDataset):
         batch_size: windows a batch.
         seed: of the order.
         first_batch: number of the first batch to be yielded.
+        num_batches: how many are yielded.
         reward_steps: if not 0, half of each batch's windows hold a non-zero reward among their
             last `reward_steps`, where the data has any.
 
@@ -221,6 +222,7 @@ class Windows(keras.utils.PyDataset):
         seed: int,
         *,
         first_batch: int = 0,
+        num_batches: int = 1,
         reward_steps: int = 0,
     ):
         super().__init__()
@@ -230,6 +232,7 @@ class Windows(keras.utils.PyDataset):
         self.batch_size = batch_size
         self.seed = seed
         self.first_batch = first_batch
+        self._num_batches = num_batches
         counts = _window_counts(dataset, length)
         self._ends = np.cumsum(counts)
         if not self._ends[-1]:
@@ -248,8 +251,12 @@ class Windows(keras.utils.PyDataset):
 
     @property
     def num_batches(self):
-        """None: as many as are asked for."""
-        return None
+        """How many batches there are.
+
+        A number, though more could be made: TensorFlow reads ahead of the training, and an endless
+        generator is read on in vain until it is torn down, for up to a minute.
+        """
+        return self._num_batches
 
     def _rewarded(self, counts, reward_steps):
         numbers = []

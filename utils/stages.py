@@ -291,13 +291,12 @@ class _Run:
                 self.batch_size,
                 args.seed,
                 first_batch=state["step"],
+                num_batches=steps,
                 reward_steps=self.stage.predictions if self.stage.reward_weight else 0,
             )
             started = time.perf_counter()
             with _Progress(state, steps, args.max_steps, self.batch_size * length) as progress:
-                fitted = self.model.fit(
-                    windows, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[progress]
-                )
+                fitted = self.model.fit(windows, shuffle=False, verbose=0, callbacks=[progress])
             seconds = time.perf_counter() - started
             state["step"] += steps
             state["epoch"] += 1
