@@ -24,7 +24,7 @@ DEMO_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=persistent \
 test: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -q -n auto
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n auto tests/test_networks.py tests/test_predictor.py
 
 demo: .venv/installed

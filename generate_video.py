@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from model.predictor import RollOut
-from systems.errors import InputError, exit_on_input_error
+from model.predictor import REWARD_CLASSES, RollOut
+from systems.errors import InputError, exit_on_input_error, whole_number
 from utils import evaluation, video
 from utils.checkpoints import load_predictor, read_config
 from utils.dataset import find_dataset, held_out
@@ -28,21 +28,20 @@ def main() -> None:
         help="a stage's directory, such as checkpoints/freeway/lstm_84x84x1/compress_seq_5_reward",
     )
     parser.add_argument("--output", required=True, help="the video's name, ending in .mp4 or .gif")
-    parser.add_argument("--num_frames", type=int, default=100, help="predicted frames (100)")
+    parser.add_argument(
+        "--num_frames", type=whole_number(1), default=100, help="predicted frames (100)"
+    )
     parser.add_argument(
         "--actions", choices=["replay", "random"], default="replay", help="those recorded, or drawn"
     )
-    parser.add_argument("--seed", type=int, default=0, help="chooses the start, and random actions")
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, help="chooses the start, and random actions"
+    )
     parser.add_argument("--dataset", help="directory of the real frames; default: the test set")
-    parser.add_argument("--fps", type=int, default=10, help="frames shown a second (10)")
+    parser.add_argument(
+        "--fps", type=whole_number(1), default=10, help="frames shown a second (10)"
+    )
     args = parser.parse_args()
-    for flag in ("num_frames", "fps"):
-        if getattr(args, flag) < 1:
-            parser.error(
-                f"--{flag}: expected a whole number above 0, received {args.__dict__[flag]}"
-            )
-    if args.seed < 0:
-        parser.error(f"--seed: expected a whole number from 0 on, received {args.seed}")
     with exit_on_input_error():
         render(args)
 
@@ -77,7 +76,7 @@ def render(args: argparse.Namespace) -> None:
         panels = video.compare(truth[0], prediction)
     else:
         panels = {"prediction": video.to_uint8_rgb(prediction)}
-    expected = predictions["reward"][0] @ np.array([-1, 0, 1], np.float32)
+    expected = predictions["reward"][0] @ np.array(REWARD_CLASSES, np.float32)
     captions = []
     for t in range(args.num_frames):
         caption = f"step {t + 1}  {meanings[actions[0, warmup - 1 + t]]}\nreward"

@@ -102,9 +102,9 @@ class FramePredictor(keras.Model):
             encodings, recent = self.network.encode(frames)
             inputs = encodings[:, :-1]
         else:
-            _, h, c, recent = state
+            encoding, h, c, recent = state
             encodings, recent = self.network.encode(frames, recent)
-            inputs = ops.concatenate([state.encoding[:, None], encodings[:, :-1]], axis=1)
+            inputs = ops.concatenate([encoding[:, None], encodings[:, :-1]], axis=1)
         if inputs.shape[1]:
             outputs, cells = self.network.core(inputs, actions, h, c)
             h, c = outputs[:, -1], cells[:, -1]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 class InputError(ValueError):
@@ -22,3 +24,31 @@ def exit_on_input_error() -> Iterator[None]:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def whole_number(minimum: int) -> Callable[[str], int]:
+    """The argparse type of a flag that takes whole numbers from `minimum` on."""
+
+    def parse(text):
+        try:
+            value = int(text)
+        except ValueError:
+            value = minimum - 1
+        if value < minimum:
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number of at least {minimum}, received {text!r}"
+            )
+        return value
+
+    return parse
+
+
+def positive_number(text: str) -> float:
+    """The argparse type of a flag that takes a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, received {text!r}")
+    return value

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from model.networks import PRESETS
 from model.predictor import FramePredictor, RollOut
 from systems.atari import game_name
-from systems.errors import InputError, exit_on_input_error
+from systems.errors import InputError, exit_on_input_error, positive_number, whole_number
 from systems.policies import POLICIES
 from systems.record import dataset_directory, record
 from utils import checkpoints, evaluation, video
@@ -79,19 +79,6 @@ def main(stage: Stage, argv: list[str] | None = None) -> None:
 
 
 def _parser(stage: Stage) -> argparse.ArgumentParser:
-    def positive(kind):
-        def parse(text):
-            try:
-                value = kind(text)
-            except ValueError:
-                value = 0
-            if not 0 < value < math.inf:
-                noun = "a whole number" if kind is int else "a number"
-                raise argparse.ArgumentTypeError(f"expected {noun} above 0, received {text!r}")
-            return value
-
-        return parse
-
     parser = argparse.ArgumentParser(
         description=sys.modules["__main__"].__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -104,19 +91,24 @@ def _parser(stage: Stage) -> argparse.ArgumentParser:
     add("--train_dir", default="checkpoints", help="directory of the trained stages")
     add(
         "--num_training_frames",
-        type=positive(int),
+        type=whole_number(1),
         default=30000,
         help="recorded where there are none; validation and test sets are a tenth as long",
     )
     add("--policy", default="random", choices=POLICIES, help="who plays while recording")
     for role in DATA_SEEDS:
         add(f"--{role}_data", metavar="DIR", help=f"use this data set for {role}")
-    add("--batch_size", type=positive(int), help=f"windows a step; default {BATCH_SIZES}")
-    add("--learning_rate", type=positive(float), default=stage.learning_rate, help="Adam's")
-    add("--max_steps", type=positive(int), help="stop here at the latest, learning rate at 0")
-    add("--patience", type=positive(int), default=10, help="epochs without a better validation")
-    add("--steps_per_epoch", type=positive(int), default=100, help="between validations")
-    add("--seed", type=int, default=0, help="of the initial weights and the order of windows")
+    add("--batch_size", type=whole_number(1), help=f"windows a step; default {BATCH_SIZES}")
+    add("--learning_rate", type=positive_number, default=stage.learning_rate, help="Adam's")
+    add("--max_steps", type=whole_number(1), help="stop here at the latest, learning rate at 0")
+    add("--patience", type=whole_number(1), default=10, help="epochs without a better validation")
+    add("--steps_per_epoch", type=whole_number(1), default=100, help="between validations")
+    add(
+        "--seed",
+        type=whole_number(0),
+        default=0,
+        help="of the initial weights and the order of windows",
+    )
     add(
         "--precision",
         default="auto",
@@ -246,18 +238,19 @@ class _Run:
             warmup=WARMUP,
             reward_weight=stage.reward_weight,
         )
-        if previous:
-            checkpoints.load_weights(self.model.network, previous)
-        else:
-            statistics = data["training"].frame_statistics(self.shape)
-            palette = data["training"].palette() if self.shape[-1] == 3 else None
-            self.model.network.adapt(*statistics, palette)
         self.roll_out = RollOut(self.model)
         self.model.compile(FusedAdam(self._learning_rate(), beta_2=0.99))
         self.model.optimizer.build(self.model.trainable_variables)
         # What a resumed run goes on from.
         self.state = {"step": 0, "epoch": 0, "best": None, "waited": 0, "history": []}
-        self._resume()
+        if (directory / "resume" / "state.json").exists():
+            self._resume()
+        elif previous:
+            checkpoints.load_weights(self.model.network, previous)
+        else:
+            statistics = data["training"].frame_statistics(self.shape)
+            palette = data["training"].palette() if self.shape[-1] == 3 else None
+            self.model.network.adapt(*statistics, palette)
 
     def _learning_rate(self):
         """Rises over the first steps; falls along a cosine where the last step is known."""
@@ -405,19 +398,31 @@ class _Run:
                 old.unlink()
 
     def _resume(self):
-        path = self.directory / "resume" / "state.json"
-        if not path.exists():
-            return
-        state = json.loads(path.read_text())
-        began_with = state.pop("training")
-        for key, value in self.config["training"].items():
-            if began_with[key] != value:
-                raise InputError(
-                    f"expected --{key}={began_with[key]}, with which the run in {self.directory} "
-                    f"began, received {value}. Go on with that, or start over with --overwrite."
-                )
+        """Goes on where `_save` left off.
+
+        Raises:
+            InputError: the run began with other flags, or its files are damaged.
+        """
+        resume = self.directory / "resume"
+        try:
+            state = json.loads((resume / "state.json").read_text())
+            began_with = state.pop("training")
+            for key, value in self.config["training"].items():
+                if began_with[key] != value:
+                    raise InputError(
+                        f"expected --{key}={began_with[key]}, with which the run in "
+                        f"{self.directory} began, received {value}. Go on with that, or start "
+                        "over with --overwrite."
+                    )
+            self.model.load_weights(resume / f"step_{state['step']}.weights.h5")
+        except InputError:
+            raise
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"expected what an interrupted run left in {resume}, but reading it failed: "
+                f"{' '.join(str(error).split())[:300]} Start over with --overwrite."
+            ) from error
         self.state = state
-        self.model.load_weights(path.with_name(f"step_{state['step']}.weights.h5"))
         print(f"going on after step {state['step']}")
 
 
