@@ -225,7 +225,9 @@ class Windows(keras.utils.PyDataset):
         num_batches: int = 1,
         reward_steps: int = 0,
     ):
-        super().__init__()
+        # Two threads: with one, Keras reads through tf.data and its autotuner, whose thread may
+        # sleep on for up to a minute after the last batch while `fit` waits for it.
+        super().__init__(workers=2)
         self.dataset = dataset
         self.shape = shape
         self.length = length
@@ -251,11 +253,7 @@ class Windows(keras.utils.PyDataset):
 
     @property
     def num_batches(self):
-        """How many batches there are.
-
-        A number, though more could be made: TensorFlow reads ahead of the training, and an endless
-        generator is read on in vain until it is torn down, for up to a minute.
-        """
+        """How many batches there are."""
         return self._num_batches
 
     def _rewarded(self, counts, reward_steps):
@@ -284,10 +282,13 @@ class Windows(keras.utils.PyDataset):
         return chosen
 
     def _order(self, kind, epoch):
-        if self._orders.get(kind, (None,))[0] != epoch:
+        known, order = self._orders.get(kind, (None, None))
+        if known != epoch:
             rng = np.random.default_rng([self.seed, kind, epoch])
-            self._orders[kind] = epoch, rng.permutation(len(self._pools[kind][0]))
-        return self._orders[kind][1]
+            order = rng.permutation(len(self._pools[kind][0]))
+            # One assignment: another thread may be asking for another pass.
+            self._orders[kind] = epoch, order
+        return order
 
     def __getitem__(self, index):
         windows = [
