@@ -115,6 +115,9 @@ class FrameDecoder(keras.layers.Layer):
         self.convs = []
         for i, conv in enumerate(preset.decoder):
             last = i == len(preset.decoder) - 1
+            # The last layer starts a tenth as wide: the first thing to learn would otherwise be to
+            # see less, as all that an untrained decoder draws is error.
+            variance = 0.02 if last else 2.0
             self.convs.append(
                 keras.layers.Conv2DTranspose(
                     conv.filters,
@@ -122,7 +125,7 @@ class FrameDecoder(keras.layers.Layer):
                     conv.stride,
                     padding="same",
                     activation=None if last else leaky_relu,
-                    kernel_initializer="he_normal",
+                    kernel_initializer=keras.initializers.VarianceScaling(variance, "fan_in"),
                     dtype=dtype,
                 )
             )
