@@ -45,6 +45,7 @@ class FramePredictor(keras.Model):
         variant: "paper" or "compression".
         num_actions: size of the action set.
         precision: "float32" or "mixed_bfloat16"; weights and LSTM state are float32 in both.
+            "bfloat16" keeps the weights in it too: for imagining, which then casts none.
         feed_back: whether training feeds predictions back; without, every prediction is one step
             ahead of real frames. Inference always feeds back.
         warmup: real frames before the first prediction.
@@ -221,6 +222,48 @@ class RollOut(keras.Model):
             "reward": ops.softmax(network.reward_head(outputs)),
             "termination": ops.sigmoid(network.termination_head(outputs)[..., 0]),
         }
+
+
+class Imagination(keras.Model):
+    """Looking ahead from a state, as planners and environments do it.
+
+    ``Imagination(predictor).predict_on_batch({"state": state, "actions": actions})`` compiles it
+    for any backend.
+
+    Args:
+        predictor: whose roll-out it is.
+        decode: whether frames are wanted; the compression variant does without them.
+    """
+
+    def __init__(self, predictor: FramePredictor, decode: bool = True):
+        super().__init__(name="imagination", dtype=predictor.dtype_policy)
+        self.predictor = predictor
+        self.decode = decode
+        self.built = True
+
+    def call(self, batch):
+        """Looks ahead.
+
+        Args:
+            batch: dict of state, a `State`, and actions, int (batch, horizon).
+
+        Returns:
+            dict of state, the `State` after the last action; outputs float32 (batch, horizon,
+            2048), reward (batch, horizon, 3), termination (batch, horizon) as `RollOut` has them,
+            and frames, float32 in 0 to 255, if they are decoded.
+        """
+        network = self.predictor.network
+        outputs, frames, state = self.predictor.imagine(batch["state"], batch["actions"])
+        result = {
+            "state": state,
+            "outputs": outputs,
+            "reward": ops.softmax(network.reward_head(outputs)),
+            "termination": ops.sigmoid(network.termination_head(outputs)[..., 0]),
+        }
+        if self.decode:
+            frames = network.decode(outputs) if frames is None else frames
+            result["frames"] = network.denormalise(frames)
+        return result
 
 
 def paper_model(preset: str, num_actions: int, **options) -> FramePredictor:

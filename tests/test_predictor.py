@@ -4,7 +4,14 @@ import keras
 import numpy as np
 import pytest
 
-from model.predictor import VARIANTS, FramePredictor, RollOut, compression_model, paper_model
+from model.predictor import (
+    VARIANTS,
+    FramePredictor,
+    Imagination,
+    RollOut,
+    compression_model,
+    paper_model,
+)
 
 from .tiny import batch, gradients
 
@@ -84,6 +91,27 @@ def test_roll_out_shows_what_training_predicts(predictor):
     np.testing.assert_allclose(shown["frames"], trained, atol=1e-2)
     np.testing.assert_allclose(shown["reward"].sum(axis=-1), 1, atol=1e-5)
     assert shown["termination"].shape == (3, 5)
+
+
+def test_imagination_goes_on_from_a_state_as_the_roll_out_does(predictor):
+    data = batch(5)
+    shown = RollOut(predictor).predict_on_batch(
+        {"frames": data["frames"][:, :WARMUP], "actions": data["actions"]}
+    )
+    imagination = Imagination(predictor)
+    state = observed(predictor, data)
+    state = type(state)(*(np.asarray(part) for part in state))
+    for t in range(5):
+        actions = data["actions"][:, WARMUP - 1 + t : WARMUP + t]
+        found = imagination.predict_on_batch({"state": state, "actions": actions})
+        state = found["state"]
+        np.testing.assert_allclose(found["frames"][:, 0], shown["frames"][:, t], atol=0.1)
+        for key in ("reward", "termination"):
+            np.testing.assert_allclose(found[key][:, 0], shown[key][:, t], atol=1e-4)
+    latent = Imagination(predictor, decode=False)
+    found = latent.predict_on_batch({"state": state, "actions": actions})
+    assert found["outputs"].shape == (3, 1, 32)
+    assert "frames" not in found
 
 
 def test_predictions_see_actions_and_neither_later_frames_nor_later_actions(predictor):
@@ -171,6 +199,13 @@ def test_bfloat16_predicts_about_the_same_in_float32():
     expected, found = np.asarray(plain(data)["frames"]), np.asarray(half(data)["frames"])
     assert found.dtype == np.float32
     assert all(weight.dtype == "float32" for weight in half.network.weights)
+    assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+    cast = compression_model("tiny", 3, warmup=WARMUP, precision="bfloat16")
+    cast.network.set_weights(plain.network.get_weights())
+    assert cast.network.core.kernel.dtype == "bfloat16"
+    assert cast.network.mean_frame.dtype == "float32"
+    found = np.asarray(cast(data)["frames"])
+    assert found.dtype == np.float32
     assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
 
 

@@ -91,7 +91,7 @@ def load_predictor(directory: str | Path, precision: str = "float32") -> FramePr
 
     Args:
         directory: a stage's directory.
-        precision: what to compute in, "float32" or "mixed_bfloat16".
+        precision: what to compute in, as `FramePredictor` has it.
     """
     config = read_config(directory)
     predictor = FramePredictor(
