@@ -20,6 +20,8 @@ from systems.atari import AtariGame
 from systems.episodes import Colour, Episode
 from systems.record import dataset_directory, main, record
 
+from .interrupts import heed_interrupts
+
 ROOT = Path(__file__).parents[1]
 GAME, POLICY, NUM_FRAMES, SEED = "ms_pacman", "random", 1500, 3
 DATA_SET = (GAME, POLICY, NUM_FRAMES, SEED)
@@ -276,7 +278,7 @@ def test_killed_recording_leaves_nothing_under_its_name_and_can_be_repeated(data
 
 
 def test_interrupted_recording_says_so_and_leaves_nothing(tmp_path):
-    process = start(tmp_path, "--num_frames=100000")
+    process = start(tmp_path, "--num_frames=100000", preexec_fn=heed_interrupts)
     wait_until(lambda: holds_data(tmp_path), process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal's Ctrl-C does
     _, errors = process.communicate()

@@ -20,6 +20,7 @@ from systems.record import record
 from utils import stages
 
 from . import tiny  # noqa: F401 - makes --model=tiny known
+from .interrupts import heed_interrupts
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = [
@@ -158,7 +159,11 @@ def start(flags, *more):
         "from compress_seq_1_train import STAGE; main(STAGE, sys.argv[1:])"
     )
     return subprocess.Popen(
-        [sys.executable, "-c", code, *flags, *more], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, *flags, *more],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
     )
 
 
