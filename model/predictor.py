@@ -236,7 +236,8 @@ class Imagination(keras.Model):
     """
 
     def __init__(self, predictor: FramePredictor, decode: bool = True):
-        super().__init__(name="imagination", dtype=predictor.dtype_policy)
+        # The state stays float32 whatever the products are computed in.
+        super().__init__(name="imagination", dtype=predictor.dtype_policy, autocast=False)
         self.predictor = predictor
         self.decode = decode
         self.built = True

@@ -93,8 +93,13 @@ def test_roll_out_shows_what_training_predicts(predictor):
     assert shown["termination"].shape == (3, 5)
 
 
-def test_imagination_goes_on_from_a_state_as_the_roll_out_does(predictor):
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "bfloat16"])
+def test_imagination_goes_on_from_a_state_as_the_roll_out_does(predictor, precision):
     data = batch(5)
+    weights = predictor.network.get_weights()
+    predictor = FramePredictor("tiny", predictor.variant, 3, warmup=WARMUP, precision=precision)
+    predictor.network.set_weights(weights)
+    close = 1 if precision == "float32" else 100
     shown = RollOut(predictor).predict_on_batch(
         {"frames": data["frames"][:, :WARMUP], "actions": data["actions"]}
     )
@@ -105,9 +110,10 @@ def test_imagination_goes_on_from_a_state_as_the_roll_out_does(predictor):
         actions = data["actions"][:, WARMUP - 1 + t : WARMUP + t]
         found = imagination.predict_on_batch({"state": state, "actions": actions})
         state = found["state"]
-        np.testing.assert_allclose(found["frames"][:, 0], shown["frames"][:, t], atol=0.1)
+        np.testing.assert_allclose(found["frames"][:, 0], shown["frames"][:, t], atol=0.1 * close)
         for key in ("reward", "termination"):
-            np.testing.assert_allclose(found[key][:, 0], shown[key][:, t], atol=1e-4)
+            np.testing.assert_allclose(found[key][:, 0], shown[key][:, t], atol=1e-4 * close)
+        assert state.c.dtype == np.float32
     latent = Imagination(predictor, decode=False)
     found = latent.predict_on_batch({"state": state, "actions": actions})
     assert found["outputs"].shape == (3, 1, 32)
