@@ -1,0 +1,216 @@
+"""Measures this machine, this software and its peers, and prints one table.
+
+python -m benchmarks [--only train|imagine|data|record] [--output results.json]
+
+Ours and the peer take turns, each in a process of its own; what is printed are medians. The peer is
+the same network in PyTorch (bfloat16 autocast, torch.compile, fused Adam), which takes
+`pip install -r benchmarks/requirements.txt`; "2016" is the same network in Keras run frame by frame
+in float32. "Of the limit" is the share of what the machine's matrix products, or its memory, allow.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import limits
+from benchmarks.child import measure
+from systems.errors import exit_on_input_error, whole_number
+from systems.record import record
+
+SMALL, LARGE = "lstm_84x84x1", "lstm_210x160x3"
+BATCH = {SMALL: 16, LARGE: 4}
+NUM_ACTIONS = 3  # of Freeway
+SECTIONS = ("train", "imagine", "data", "record")
+
+
+def main():
+    """Measures by the command line's flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--only", choices=SECTIONS, help="this section alone")
+    parser.add_argument("--output", type=Path, help="also write the table as JSON")
+    parser.add_argument(
+        "--rounds", type=whole_number(1), default=3, help="turns of ours and the peer (3)"
+    )
+    parser.add_argument(
+        "--num_frames", type=whole_number(1000), default=10_000, help="size of the data set (10000)"
+    )
+    args = parser.parse_args()
+    with exit_on_input_error(), tempfile.TemporaryDirectory() as directory:
+        data = str(record("freeway", "persistent", args.num_frames, 1, directory))
+        machine = measure("limits.machine")
+        about = {
+            "date": datetime.date.today().isoformat(),
+            "machine": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
+            "limits": machine,
+        }
+        print(
+            f"{about['machine']}, {about['date']}: "
+            f"{machine['bfloat16'] / 1e9:.0f} GFLOP/s bfloat16, "
+            f"{machine['float32'] / 1e9:.0f} float32, {machine['bandwidth'] / 1e9:.0f} GB/s\n"
+        )
+        print(f"{'work':62} {'ours':>10} {'peer':>10} {'ratio':>6} {'limit':>6}  peer is")
+        rows = []
+        for section in [args.only] if args.only else SECTIONS:
+            for row in globals()[f"_{section}"](args.rounds, data, machine):
+                rows.append(row)
+                print(_line(row), flush=True)
+    if args.output:
+        args.output.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
+
+
+def _processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _line(row):
+    def number(value):
+        return "" if value is None else f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f}"
+
+    ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+    limit = "" if row["of_the_limit"] is None else f"{row['of_the_limit']:.2f}"
+    return (
+        f"{row['work']:62} {number(row['ours']):>10} {number(row['peer']):>10} {ratio:>6} "
+        f"{limit:>6}  {row['peer_is'] or ''}"
+    )
+
+
+def _row(work, ours, peer=None, peer_is=None, limit=None, lower_is_better=False):
+    ratio = None
+    if peer is not None:
+        ratio = peer / ours if lower_is_better else ours / peer
+    return {
+        "work": work,
+        "ours": ours,
+        "peer": peer,
+        "peer_is": peer_is,
+        "ratio": ratio,
+        "of_the_limit": None if limit is None else ours / limit,
+    }
+
+
+def _in_turn(rounds, **calls):
+    """Medians of each call's figures; the calls take turns."""
+    results = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, (function, arguments) in calls.items():
+            if function == "train.ours":
+                arguments = {**arguments, "started": time.time()}
+            results[name].append(measure(function, **arguments))
+    return {
+        name: {key: statistics.median(r[key] for r in runs) for key in runs[0]}
+        for name, runs in results.items()
+    }
+
+
+def _train(rounds, data, machine):
+    for model, variant in ((SMALL, "compression"), (LARGE, "compression"), (SMALL, "paper")):
+        work = {"model": model, "variant": variant, "data": data}
+        checked = measure("train.agreement", **work)
+        assert checked["parameters"] == checked["peer_parameters"], checked
+        assert checked["difference"] < 1e-3 * checked["largest"], checked
+        work |= {"batch_size": BATCH[model], "steps": 20}
+        calls = {"ours": ("train.ours", work), "torch": ("train.pytorch", work)}
+        if model == SMALL:
+            calls["2016"] = ("train.way_of_2016", {**work, "steps": 10})
+        found = _in_turn(rounds, **calls)
+        name = f"training, {model}, {variant}, batch {BATCH[model]}"
+        flops = limits.train_flops(model, NUM_ACTIONS, BATCH[model], 10, 5, variant)
+        ours = 1 / found["ours"]["seconds"]
+        limit = machine["bfloat16"] / flops
+        yield _row(f"{name} (steps/s)", ours, 1 / found["torch"]["seconds"], "PyTorch", limit)
+        if "2016" in calls:
+            yield _row(f"{name} (steps/s)", ours, 1 / found["2016"]["seconds"], "2016")
+        yield _row(f"{name}: peak memory (GB)", found["ours"]["peak_memory"] / 1e9)
+        yield _row(f"{name}: first step after (s)", found["ours"]["first_step"])
+
+
+def _imagine(rounds, data, machine):
+    play = {"num_frames": 3000, "num_workers": 2}
+    for batch, precision in ((256, "bfloat16"), (16, "bfloat16"), (1, "bfloat16")):
+        work = {
+            "model": SMALL,
+            "batch_size": batch,
+            "horizon": 20,
+            "decoded": False,
+            "precision": precision,
+            "data": data,
+        }
+        calls = {
+            "ours": ("imagine.ours", {**work, "variant": "compression"}),
+            "torch": ("imagine.pytorch", work),
+        }
+        if batch == 256:
+            calls["emulator"] = ("record.emulator", play)
+        found = _in_turn(rounds, **calls)
+        rates = {key: 20 * batch / found[key]["seconds"] for key in ("ours", "torch")}
+        if batch == 1:
+            seconds = 2 * limits.core_weights(SMALL, NUM_ACTIONS) / machine["bandwidth"]
+            limit = 1 / seconds
+        else:
+            flops = limits.imagine_flops(SMALL, NUM_ACTIONS, batch, 1, False, "compression")
+            limit = batch * machine["bfloat16"] / flops
+        name = f"imagination, latent, batch {batch} (steps/s)"
+        yield _row(name, rates["ours"], rates["torch"], "PyTorch", limit)
+        if batch == 256:
+            yield _row(name, rates["ours"], found["emulator"]["frames_per_second"], "emulator")
+    work = {"model": SMALL, "batch_size": 16, "horizon": 20, "decoded": True, "data": data}
+    work["precision"] = "bfloat16"
+    found = _in_turn(
+        rounds,
+        compression=("imagine.ours", {**work, "variant": "compression"}),
+        paper=("imagine.ours", {**work, "variant": "paper"}),
+        torch=("imagine.pytorch", work),
+    )
+    rates = {key: 20 * 16 / value["seconds"] for key, value in found.items()}
+    flops = limits.imagine_flops(SMALL, NUM_ACTIONS, 16, 1, True, "compression")
+    name = "imagination with frames, batch 16 (steps/s)"
+    limit = 16 * machine["bfloat16"] / flops
+    yield _row(name, rates["compression"], rates["torch"], "PyTorch", limit)
+    yield _row(name, rates["compression"], rates["paper"], "our paper variant")
+
+
+def _data(rounds, data, machine):
+    for model in (SMALL, LARGE):
+        work = {"model": model, "batch_size": BATCH[model], "data": data}
+        found = _in_turn(
+            rounds,
+            data=("data.ours", work),
+            train=("train.ours", {**work, "variant": "compression", "steps": 10}),
+        )
+        yield _row(
+            f"data loading, {model} (batches/s)",
+            1 / found["data"]["seconds"],
+            1 / found["train"]["seconds"],
+            "what training takes",
+        )
+
+
+def _record(rounds, data, machine):
+    frames = 10_000
+    found = _in_turn(
+        rounds,
+        one=("record.ours", {"num_frames": frames, "num_workers": 1}),
+        two=("record.ours", {"num_frames": 2 * frames, "num_workers": 2}),
+        emulator=("record.emulator", {"num_frames": frames}),
+    )
+    one, two, bare = (found[key]["frames_per_second"] for key in ("one", "two", "emulator"))
+    yield _row("recording, one worker (frames/s)", one, bare, "bare emulator")
+    yield _row("recording, two workers (frames/s)", two, one, "one worker")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Runs one measurement in a process of its own: `python -m benchmarks.child train.ours '{...}'`.
+
+Of its own, because two frameworks' thread pools in one process would slow each other down.
+"""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def measure(function, **arguments):
+    """Calls `benchmarks.<module>.<function>` in a new process; returns what it returns, as JSON.
+
+    Raises:
+        subprocess.CalledProcessError: it failed; what it had to say is printed.
+    """
+    command = [sys.executable, "-m", "benchmarks.child", function, json.dumps(arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        print(done.stdout, done.stderr, sep="\n", file=sys.stderr)
+        done.check_returncode()
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    module, name = sys.argv[1].split(".")
+    result = getattr(importlib.import_module(f"benchmarks.{module}"), name)(
+        **json.loads(sys.argv[2])
+    )
+    print(json.dumps(result))

@@ -1,0 +1,66 @@
+"""Imagination: steps a second of rolling out from a state, beside PyTorch and the emulator."""
+
+import statistics
+import time
+
+import numpy as np
+
+from benchmarks.train import counterpart, model_and_windows
+
+REPEATS = 7
+
+
+def ours(model, variant, batch_size, horizon, decoded, precision, data):
+    """Median seconds of one call of `Imagination` for `horizon` steps."""
+    from model.predictor import Imagination
+
+    predictor, state, actions = _start(model, variant, batch_size, horizon, data, precision)
+    imagination = Imagination(predictor, decode=decoded)
+    batch = {"state": state, "actions": actions}
+    return {"seconds": _time(lambda: imagination.predict_on_batch(batch))}
+
+
+def pytorch(model, batch_size, horizon, decoded, precision, data):
+    """The same in PyTorch, compression variant: weights cast once, compiled, no gradient."""
+    import torch
+
+    predictor, state, actions = _start(model, "compression", batch_size, horizon, data)
+    network = counterpart(predictor).eval()
+    state = [torch.from_numpy(np.array(part)) for part in state[:3]]
+    actions = torch.from_numpy(actions)
+    if precision == "bfloat16":
+        network = network.bfloat16()
+    step = torch.compile(network.imagine)
+
+    def work():
+        with torch.inference_mode():
+            # One compiled step, called again and again: compiling them all as one takes minutes.
+            y, h, c = state
+            for t in range(horizon):
+                out, h, c = step(y, h, c, actions[:, t : t + 1], decoded)
+                y = h
+            return out
+
+    return {"seconds": _time(work)}
+
+
+def _start(model, variant, batch_size, horizon, data, precision="float32"):
+    """A predictor, the state after ten frames of each of the windows, and actions."""
+    predictor, windows = model_and_windows(model, variant, batch_size, data, 1, precision)
+    batch = windows[0]
+    state = predictor.observe(batch["frames"][:, :10], batch["actions"][:, :9])
+    actions = np.random.default_rng(0).integers(
+        predictor.num_actions, size=(batch_size, horizon), dtype=np.int32
+    )
+    return predictor, type(state)(*(np.asarray(part) for part in state)), actions
+
+
+def _time(work):
+    for _ in range(2):
+        work()
+    seconds = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)

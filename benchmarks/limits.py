@@ -1,0 +1,97 @@
+"""What the machine can do at best, and how much work a model asks of it."""
+
+import math
+import time
+
+import numpy as np
+
+from model.networks import PRESETS
+
+
+def machine():
+    """Matrix-product rates (FLOP/s) and the bandwidth of reading memory (bytes/s), all threads.
+
+    The rates are those of PyTorch and TensorFlow, whichever is faster; the bandwidth is that of a
+    dot product, which does nothing but read.
+    """
+    import tensorflow as tf
+    import torch
+
+    size = 2048
+    a = np.random.default_rng(0).standard_normal((size, size), np.float32)
+    flops = 2 * size**3
+    rates = {}
+    for name in ("float32", "bfloat16"):
+        x = torch.from_numpy(a).to(getattr(torch, name))
+        y = tf.cast(a, name)
+        seconds = min(_best(lambda x=x: x @ x), _best(lambda y=y: tf.matmul(y, y).numpy))
+        rates[name] = flops / seconds
+    x = torch.ones(1 << 27)  # half a gigabyte, more than any cache
+    return {**rates, "bandwidth": x.numel() * 4 / _best(lambda: torch.dot(x, x), 8)}
+
+
+def _best(work, repeats=16):
+    work()
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def train_flops(model, num_actions, batch, warmup, predictions, variant):
+    """Floating-point operations of a training step: twice its multiplications, three times over.
+
+    Once forward, once for the gradients of the weights and once for those of the inputs, which the
+    first layer does without.
+    """
+    per = _per_frame(model, num_actions)
+    steps = warmup + predictions - 1
+    encoded = warmup if variant == "compression" else steps
+    fed_back = predictions - 1
+    forward = encoded * per["encoder"] + predictions * per["decoder"] + steps * per["core"]
+    first = encoded * per["first"]
+    if variant == "paper":
+        first = (encoded - fed_back) * per["first"]
+    return 2 * batch * (3 * forward - first)
+
+
+def imagine_flops(model, num_actions, batch, horizon, decoded, variant):
+    """Floating-point operations of imagining `horizon` steps."""
+    per = _per_frame(model, num_actions)
+    step = per["core"] + (per["decoder"] if decoded or variant == "paper" else 0)
+    if variant == "paper":
+        step += per["encoder"]
+    return 2 * batch * horizon * step
+
+
+def core_weights(model, num_actions):
+    """How many weights one step of the core reads."""
+    return _per_frame(model, num_actions)["core"]
+
+
+def _per_frame(model, num_actions):
+    """Multiplications for one frame or one step, by part."""
+    preset = PRESETS[model]
+    height, width, channels = preset.frame_shape
+    channels *= preset.stack
+    encoder = []
+    for conv in preset.encoder:
+        height, width = math.ceil(height / conv.stride), math.ceil(width / conv.stride)
+        encoder.append(height * width * channels * conv.filters * conv.size**2)
+        channels = conv.filters
+    units = preset.units
+    dense = height * width * channels * units
+    height, width, channels = preset.decoder_start
+    decoder = units * height * width * channels
+    for conv in preset.decoder:
+        decoder += height * width * channels * conv.filters * conv.size**2
+        height, width, channels = height * conv.stride, width * conv.stride, conv.filters
+    core = units * units + num_actions * units + 2 * units * 4 * units
+    return {
+        "first": encoder[0],
+        "encoder": sum(encoder) + dense,
+        "decoder": decoder,
+        "core": core,
+    }

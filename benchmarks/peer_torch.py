@@ -1,0 +1,184 @@
+"""The peer: the same network in PyTorch, as somebody who knows PyTorch would write and run it.
+
+Convolutions see all frames of a batch at once, channels last; bfloat16 autocast, torch.compile and
+the fused Adam are on. Weights are kept in Keras' layout where a product takes them as they are.
+"""
+
+import contextlib
+import math
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from model.networks import PRESETS
+
+
+class TorchNetwork(nn.Module):
+    """`model.networks.Network` with the same parameters in the same order.
+
+    Args:
+        preset: a name in `PRESETS`.
+        weights: the trainable weights of a `Network`, numpy arrays in its order.
+        mean, scale: what is subtracted from and divided out of every frame.
+        palette: RGB of each palette index, where frames are indices.
+    """
+
+    def __init__(self, preset, num_actions, weights, mean, scale, palette=None):
+        super().__init__()
+        self.preset = preset = PRESETS[preset]
+        self.num_actions = num_actions
+        weights = [torch.from_numpy(np.array(value)) for value in weights]
+        take = iter(weights)
+
+        def parameter(*axes):
+            value = next(take)
+            value = value.permute(*axes) if axes else value
+            layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
+            return nn.Parameter(value.contiguous(memory_format=layout))
+
+        def convs(layers, *axes):
+            return nn.ParameterList([p for _ in layers for p in (parameter(*axes), parameter())])
+
+        self.encoder_convs = convs(preset.encoder, 3, 2, 0, 1)
+        # Flattened over (height, width, channels), as Keras does.
+        self.encoder_dense = nn.ParameterList([parameter(), parameter()])
+        self.input_kernel, self.input_bias = parameter(), parameter()
+        self.action_kernel, self.action_bias = parameter(), parameter()
+        self.kernel, self.recurrent_kernel, self.bias = parameter(), parameter(), parameter()
+        self.decoder_dense = nn.ParameterList([parameter(), parameter()])
+        self.decoder_convs = convs(preset.decoder, 3, 2, 0, 1)
+        self.reward_head = nn.ParameterList([parameter(), parameter()])
+        self.termination_head = nn.ParameterList([parameter(), parameter()])
+        assert next(take, None) is None, "a weight of the Keras network has no counterpart"
+        self.register_buffer("mean", torch.from_numpy(np.array(mean)))
+        self.register_buffer("scale", torch.tensor(float(scale)))
+        if palette is not None:
+            self.register_buffer("palette", torch.from_numpy(np.array(palette)))
+
+    def normalise(self, frames):
+        """uint8 (batch, time, height, width[, channels]) -> float32."""
+        if frames.ndim == 4:
+            frames = self.palette[frames.long()]
+        return (frames.float() - self.mean) / self.scale
+
+    def encode(self, frames, before=None):
+        """Normalised (batch, time, height, width, channels) -> (batch, time, units), recent."""
+        batch, time_, *_ = frames.shape
+        stack = self.preset.stack
+        if before is None:
+            before = frames[:, :1].repeat_interleave(stack - 1, 1)
+        frames = torch.cat([before, frames], 1)
+        x = torch.cat([frames[:, i : i + time_] for i in range(stack)], -1)
+        x = x.flatten(0, 1).permute(0, 3, 1, 2)  # channels first by name, last in memory
+        for i, conv in enumerate(self.preset.encoder):
+            # "Same" padding, the odd pixel at the end.
+            pads = []
+            for size in (x.shape[3], x.shape[2]):
+                total = max((math.ceil(size / conv.stride) - 1) * conv.stride + conv.size - size, 0)
+                pads += [total // 2, total - total // 2]
+            x = F.conv2d(F.pad(x, pads), *self.encoder_convs[2 * i : 2 * i + 2], stride=conv.stride)
+            x = F.leaky_relu(x, 0.1)
+        x = x.permute(0, 2, 3, 1).flatten(1)
+        x = F.leaky_relu(x @ self.encoder_dense[0] + self.encoder_dense[1], 0.1)
+        return x.unflatten(0, (batch, time_)), frames[:, time_:]
+
+    def step(self, y, action, h, c):
+        """One step of the core; `action` one-hot."""
+        x = y @ self.input_kernel + self.input_bias
+        x = x * (action @ self.action_kernel + self.action_bias)
+        z = x @ self.kernel + h.to(x.dtype) @ self.recurrent_kernel + self.bias
+        i, f, g, o = z.float().chunk(4, -1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
+
+    def decode(self, h):
+        """LSTM outputs (batch, time, units) -> normalised frames."""
+        batch, time_, _ = h.shape
+        height, width, channels = self.preset.decoder_start
+        x = F.leaky_relu(h.flatten(0, 1) @ self.decoder_dense[0] + self.decoder_dense[1], 0.1)
+        x = x.unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
+        sizes = [self.preset.frame_shape[:2]]
+        for conv in reversed(self.preset.decoder[1:]):
+            sizes.append(tuple(math.ceil(size / conv.stride) for size in sizes[-1]))
+        for i, (conv, size) in enumerate(zip(self.preset.decoder, sizes[::-1], strict=True)):
+            kernel, bias = self.decoder_convs[2 * i : 2 * i + 2]
+            crop = (conv.size - conv.stride) // 2
+            x = F.conv_transpose2d(x, kernel, bias, stride=conv.stride, padding=crop)
+            x = x[:, :, : size[0], : size[1]]
+            if i < len(self.preset.decoder) - 1:
+                x = F.leaky_relu(x, 0.1)
+        return x.permute(0, 2, 3, 1).unflatten(0, (batch, time_)).float()
+
+    def forward(self, frames, actions, predictions, variant):
+        """Predicted frames, normalised, after all other frames: what a training step computes."""
+        warmup = frames.shape[1] - predictions
+        actions = F.one_hot(actions.long(), self.num_actions).float()
+        encodings, recent = self.encode(self.normalise(frames[:, :warmup]))
+        h = c = encodings.new_zeros(len(frames), self.preset.units, dtype=torch.float32)
+        outputs, pictures = [], []
+        for t in range(actions.shape[1]):
+            if t < warmup:
+                y = encodings[:, t]
+            elif variant == "compression":
+                y = h
+            else:
+                encoding, recent = self.encode(pictures[-1], recent)
+                y = encoding[:, 0]
+            h, c = self.step(y, actions[:, t], h, c)
+            if t >= warmup - 1:
+                outputs.append(h)
+                if variant == "paper":
+                    pictures.append(self.decode(h[:, None]))
+        if variant == "paper":
+            return torch.cat(pictures, 1)
+        return self.decode(torch.stack(outputs, 1))
+
+    def imagine(self, y, h, c, actions, decoded=False):
+        """The compression variant's roll-out without a gradient; frames if `decoded`."""
+        actions = F.one_hot(actions.long(), self.num_actions).to(self.kernel.dtype)
+        outputs = []
+        for t in range(actions.shape[1]):
+            h, c = self.step(y.to(self.kernel.dtype), actions[:, t], h, c)
+            y = h
+            outputs.append(h)
+        outputs = torch.stack(outputs, 1)
+        return (self.decode(outputs.to(self.kernel.dtype)) if decoded else outputs), h, c
+
+
+def autocast(precision):
+    """The context that a training step runs in."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+def train(network, batches, predictions, variant, learning_rate=1e-4, warm_up=3):
+    """Trains on `batches`, an iterable of dicts of arrays; returns the seconds of each step.
+
+    The first `warm_up` steps, the compilation among them, are left out.
+    """
+    optimizer = torch.optim.Adam(network.parameters(), learning_rate, fused=True)
+
+    @torch.compile
+    def loss_of(frames, actions):
+        predicted = network(frames, actions, predictions, variant)
+        error = predicted - network.normalise(frames[:, -predictions:])
+        return 0.5 * error.square().sum((2, 3, 4)).mean()
+
+    seconds = []
+    started = time.perf_counter()
+    for batch in batches:
+        frames, actions = (torch.as_tensor(batch[key]) for key in ("frames", "actions"))
+        with autocast("mixed_bfloat16"):
+            loss = loss_of(frames, actions)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+        now = time.perf_counter()
+        seconds.append(now - started)
+        started = now
+    return seconds[warm_up:]

@@ -1,0 +1,186 @@
+"""Training: the real stage script beside PyTorch and beside the way of 2016."""
+
+import csv
+import dataclasses
+import importlib
+import math
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+SCRIPTS = {"compression": "compress_seq_5_train", "paper": "paper_seq_5_train"}
+
+
+def ours(model, variant, batch_size, data, steps, started):
+    """The stage script with its data loading; no stage before it.
+
+    Returns seconds a step (the first epoch, with the compilation, left out), seconds from `started`
+    to the end of the first step and the process' peak memory in bytes.
+    """
+    from utils import stages
+
+    first_step = []
+    ended = stages._Progress.on_train_batch_end
+
+    def on_train_batch_end(self, batch, logs=None):
+        first_step.append(time.time())
+        ended(self, batch, logs)
+
+    stages._Progress.on_train_batch_end = on_train_batch_end
+    stage = importlib.import_module(SCRIPTS[variant]).STAGE
+    with tempfile.TemporaryDirectory() as directory:
+        flags = {
+            "atari_game": "freeway",
+            "model": model,
+            "train_dir": directory,
+            "batch_size": batch_size,
+            "max_steps": 3 * steps,
+            "steps_per_epoch": steps,
+        }
+        flags |= {f"{role}_data": data for role in stages.DATA_SEEDS}
+        stages.main(
+            dataclasses.replace(stage, restore=None),
+            [f"--{key}={value}" for key, value in flags.items()],
+        )
+        with open(next(Path(directory).rglob("history.csv"))) as file:
+            rates = [float(row["frames_per_second"]) for row in csv.DictReader(file)]
+    frames = batch_size * (stages.WARMUP + stage.predictions)
+    return {
+        "seconds": frames / statistics.median(rates[1:]),
+        "first_step": first_step[0] - started,
+        "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def pytorch(model, variant, batch_size, data, steps):
+    """The same step in PyTorch, on the same windows, read by a worker process."""
+    from torch.utils.data import DataLoader
+
+    from benchmarks import peer_torch
+
+    predictor, windows = model_and_windows(model, variant, batch_size, data, steps)
+    loader = DataLoader(_Batches(windows), batch_size=None, num_workers=1)
+    seconds = peer_torch.train(counterpart(predictor), loader, 5, variant)
+    return {"seconds": statistics.median(seconds)}
+
+
+def way_of_2016(model, variant, batch_size, data, steps):
+    """The same step in Keras the way the 2016 code did it.
+
+    Frame by frame: each is encoded by itself, stepped and decoded, the warm-up's too; in float32,
+    with Keras' own Adam.
+    """
+    import keras
+    from keras import ops
+
+    from model.predictor import FramePredictor
+
+    class FrameByFrame(FramePredictor):
+        def call(self, batch, training=None):
+            frames, actions = batch["frames"], batch["actions"]
+            h, c = self.initial_state(ops.shape(frames)[0])
+            recent, predicted = None, []
+            for t in range(actions.shape[1]):
+                if t < self.warmup or self.variant == "paper":
+                    frame = (
+                        self.network.normalise(frames[:, t : t + 1])
+                        if t < self.warmup
+                        else predicted[-1]
+                    )
+                    encoding, recent = self.network.encode(frame, recent)
+                else:
+                    encoding = h[:, None]
+                outputs, cells = self.network.core(encoding, actions[:, t : t + 1], h, c)
+                h, c = outputs[:, 0], cells[:, 0]
+                predicted.append(self.network.decode(outputs))
+            return {"frames": ops.concatenate(predicted[self.warmup - 1 :], axis=1)}
+
+    predictor, windows = model_and_windows(
+        model, variant, batch_size, data, steps, kind=FrameByFrame
+    )
+    predictor.compile(keras.optimizers.Adam(1e-4))
+    seconds = []
+    for i in range(steps):
+        batch = windows[i]
+        started = time.perf_counter()
+        predictor.train_on_batch(batch)
+        seconds.append(time.perf_counter() - started)
+    return {"seconds": statistics.median(seconds[3:])}
+
+
+def agreement(model, variant, data):
+    """How far the peer's float32 predictions are from ours for the same weights, and the sizes."""
+    import torch
+
+    predictor, windows = model_and_windows(model, variant, 2, data, 1)
+    batch = windows[0]
+    network = counterpart(predictor)
+    with torch.no_grad():
+        theirs = network(
+            torch.from_numpy(batch["frames"]), torch.from_numpy(batch["actions"]), 5, variant
+        )
+    own = np.asarray(predictor(batch)["frames"])
+    return {
+        "difference": float(np.abs(theirs.numpy() - own).max()),
+        "largest": float(np.abs(own).max()),
+        "parameters": sum(math.prod(weight.shape) for weight in _trained(predictor.network)),
+        "peer_parameters": sum(p.numel() for p in network.parameters()),
+    }
+
+
+class _Batches:
+    """Windows as a data set for PyTorch's loader."""
+
+    def __init__(self, windows):
+        self.windows = windows
+
+    def __len__(self):
+        return self.windows.num_batches
+
+    def __getitem__(self, index):
+        if index >= len(self):
+            raise IndexError
+        return self.windows[index]
+
+
+def model_and_windows(model, variant, batch_size, data, steps, precision="float32", kind=None):
+    """A new model, the same every time, and training windows from the data set."""
+    import keras
+
+    from model.networks import PRESETS
+    from model.predictor import FramePredictor
+    from utils.dataset import Dataset, Windows
+
+    keras.utils.set_random_seed(0)
+    dataset = Dataset(data)
+    shape = PRESETS[model].frame_shape
+    predictor = (kind or FramePredictor)(
+        model, variant, len(dataset.action_meanings), precision=precision
+    )
+    palette = dataset.palette() if shape[-1] == 3 else None
+    predictor.network.adapt(*dataset.frame_statistics(shape), palette)
+    return predictor, Windows(dataset, shape, 15, batch_size, 0, num_batches=steps)
+
+
+def _trained(network):
+    constant = ("mean_frame", "pixel_scale", "palette")
+    return [weight for weight in network.weights if weight.name not in constant]
+
+
+def counterpart(predictor):
+    """The peer with a predictor's weights."""
+    from benchmarks.peer_torch import TorchNetwork
+
+    network = predictor.network
+    return TorchNetwork(
+        network.preset_name,
+        predictor.num_actions,
+        [np.asarray(weight) for weight in _trained(network)],
+        np.asarray(network.mean_frame),
+        np.asarray(network.pixel_scale),
+        np.asarray(network.palette) if hasattr(network, "palette") else None,
+    )
