@@ -15,7 +15,6 @@ import os
 import platform
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
 from benchmarks import limits
@@ -26,7 +25,6 @@ from systems.record import record
 SMALL, LARGE = "lstm_84x84x1", "lstm_210x160x3"
 BATCH = {SMALL: 16, LARGE: 4}
 NUM_ACTIONS = 3  # of Freeway
-SECTIONS = ("train", "imagine", "data", "record")
 
 
 def main():
@@ -61,7 +59,7 @@ def main():
         print(f"{'work':62} {'ours':>10} {'peer':>10} {'ratio':>6} {'limit':>6}  peer is")
         rows = []
         for section in [args.only] if args.only else SECTIONS:
-            for row in globals()[f"_{section}"](args.rounds, data, machine):
+            for row in SECTIONS[section](args.rounds, data, machine):
                 rows.append(row)
                 print(_line(row), flush=True)
     if args.output:
@@ -88,16 +86,13 @@ def _line(row):
     )
 
 
-def _row(work, ours, peer=None, peer_is=None, limit=None, lower_is_better=False):
-    ratio = None
-    if peer is not None:
-        ratio = peer / ours if lower_is_better else ours / peer
+def _row(work, ours, peer=None, peer_is=None, limit=None):
     return {
         "work": work,
         "ours": ours,
         "peer": peer,
         "peer_is": peer_is,
-        "ratio": ratio,
+        "ratio": None if peer is None else ours / peer,
         "of_the_limit": None if limit is None else ours / limit,
     }
 
@@ -107,8 +102,6 @@ def _in_turn(rounds, **calls):
     results = {name: [] for name in calls}
     for _ in range(rounds):
         for name, (function, arguments) in calls.items():
-            if function == "train.ours":
-                arguments = {**arguments, "started": time.time()}
             results[name].append(measure(function, **arguments))
     return {
         name: {key: statistics.median(r[key] for r in runs) for key in runs[0]}
@@ -140,13 +133,13 @@ def _train(rounds, data, machine):
 
 def _imagine(rounds, data, machine):
     play = {"num_frames": 3000, "num_workers": 2}
-    for batch, precision in ((256, "bfloat16"), (16, "bfloat16"), (1, "bfloat16")):
+    for batch in (256, 16, 1):
         work = {
             "model": SMALL,
             "batch_size": batch,
             "horizon": 20,
             "decoded": False,
-            "precision": precision,
+            "precision": "bfloat16",
             "data": data,
         }
         calls = {
@@ -161,7 +154,7 @@ def _imagine(rounds, data, machine):
             seconds = 2 * limits.core_weights(SMALL, NUM_ACTIONS) / machine["bandwidth"]
             limit = 1 / seconds
         else:
-            flops = limits.imagine_flops(SMALL, NUM_ACTIONS, batch, 1, False, "compression")
+            flops = limits.imagine_flops(SMALL, NUM_ACTIONS, batch, False)
             limit = batch * machine["bfloat16"] / flops
         name = f"imagination, latent, batch {batch} (steps/s)"
         yield _row(name, rates["ours"], rates["torch"], "PyTorch", limit)
@@ -176,7 +169,7 @@ def _imagine(rounds, data, machine):
         torch=("imagine.pytorch", work),
     )
     rates = {key: 20 * 16 / value["seconds"] for key, value in found.items()}
-    flops = limits.imagine_flops(SMALL, NUM_ACTIONS, 16, 1, True, "compression")
+    flops = limits.imagine_flops(SMALL, NUM_ACTIONS, 16, True)
     name = "imagination with frames, batch 16 (steps/s)"
     limit = 16 * machine["bfloat16"] / flops
     yield _row(name, rates["compression"], rates["torch"], "PyTorch", limit)
@@ -211,6 +204,8 @@ def _record(rounds, data, machine):
     yield _row("recording, one worker (frames/s)", one, bare, "bare emulator")
     yield _row("recording, two workers (frames/s)", two, one, "one worker")
 
+
+SECTIONS = {"train": _train, "imagine": _imagine, "data": _data, "record": _record}
 
 if __name__ == "__main__":
     main()

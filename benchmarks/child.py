@@ -7,6 +7,7 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -24,6 +25,18 @@ def measure(function, **arguments):
         print(done.stdout, done.stderr, sep="\n", file=sys.stderr)
         done.check_returncode()
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def seconds_of(work, repeats=16, warm_up=1):
+    """Seconds that each of `repeats` calls takes, after `warm_up` that are not counted."""
+    for _ in range(warm_up):
+        work()
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return seconds
 
 
 if __name__ == "__main__":

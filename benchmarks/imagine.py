@@ -1,13 +1,11 @@
 """Imagination: steps a second of rolling out from a state, beside PyTorch and the emulator."""
 
 import statistics
-import time
 
 import numpy as np
 
+from benchmarks.child import seconds_of
 from benchmarks.train import counterpart, model_and_windows
-
-REPEATS = 7
 
 
 def ours(model, variant, batch_size, horizon, decoded, precision, data):
@@ -56,11 +54,4 @@ def _start(model, variant, batch_size, horizon, data, precision="float32"):
 
 
 def _time(work):
-    for _ in range(2):
-        work()
-    seconds = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds)
+    return statistics.median(seconds_of(work, repeats=7, warm_up=2))

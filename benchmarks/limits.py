@@ -1,10 +1,10 @@
 """What the machine can do at best, and how much work a model asks of it."""
 
 import math
-import time
 
 import numpy as np
 
+from benchmarks.child import seconds_of
 from model.networks import PRESETS
 
 
@@ -24,20 +24,10 @@ def machine():
     for name in ("float32", "bfloat16"):
         x = torch.from_numpy(a).to(getattr(torch, name))
         y = tf.cast(a, name)
-        seconds = min(_best(lambda x=x: x @ x), _best(lambda y=y: tf.matmul(y, y).numpy))
+        seconds = min(seconds_of(lambda x=x: x @ x) + seconds_of(lambda y=y: tf.matmul(y, y)))
         rates[name] = flops / seconds
     x = torch.ones(1 << 27)  # half a gigabyte, more than any cache
-    return {**rates, "bandwidth": x.numel() * 4 / _best(lambda: torch.dot(x, x), 8)}
-
-
-def _best(work, repeats=16):
-    work()
-    seconds = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
+    return {**rates, "bandwidth": x.numel() * 4 / min(seconds_of(lambda: torch.dot(x, x)))}
 
 
 def train_flops(model, num_actions, batch, warmup, predictions, variant):
@@ -57,13 +47,10 @@ def train_flops(model, num_actions, batch, warmup, predictions, variant):
     return 2 * batch * (3 * forward - first)
 
 
-def imagine_flops(model, num_actions, batch, horizon, decoded, variant):
-    """Floating-point operations of imagining `horizon` steps."""
+def imagine_flops(model, num_actions, batch, decoded):
+    """Floating-point operations of one imagined step of the compression variant."""
     per = _per_frame(model, num_actions)
-    step = per["core"] + (per["decoder"] if decoded or variant == "paper" else 0)
-    if variant == "paper":
-        step += per["encoder"]
-    return 2 * batch * horizon * step
+    return 2 * batch * (per["core"] + (per["decoder"] if decoded else 0))
 
 
 def core_weights(model, num_actions):

@@ -4,7 +4,6 @@ Convolutions see all frames of a batch at once, channels last; bfloat16 autocast
 the fused Adam are on. Weights are kept in Keras' layout where a product takes them as they are.
 """
 
-import contextlib
 import math
 import time
 
@@ -148,13 +147,6 @@ class TorchNetwork(nn.Module):
         return (self.decode(outputs.to(self.kernel.dtype)) if decoded else outputs), h, c
 
 
-def autocast(precision):
-    """The context that a training step runs in."""
-    if precision == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast("cpu", torch.bfloat16)
-
-
 def train(network, batches, predictions, variant, learning_rate=1e-4, warm_up=3):
     """Trains on `batches`, an iterable of dicts of arrays; returns the seconds of each step.
 
@@ -172,7 +164,7 @@ def train(network, batches, predictions, variant, learning_rate=1e-4, warm_up=3)
     started = time.perf_counter()
     for batch in batches:
         frames, actions = (torch.as_tensor(batch[key]) for key in ("frames", "actions"))
-        with autocast("mixed_bfloat16"):
+        with torch.autocast("cpu", torch.bfloat16):
             loss = loss_of(frames, actions)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import STARTED
+
 SCRIPTS = {"compression": "compress_seq_5_train", "paper": "paper_seq_5_train"}
 
 
-def ours(model, variant, batch_size, data, steps, started):
+def ours(model, variant, batch_size, data, steps):
     """The stage script with its data loading; no stage before it.
 
-    Returns seconds a step (the first epoch, with the compilation, left out), seconds from `started`
-    to the end of the first step and the process' peak memory in bytes.
+    Returns seconds a step (the first epoch, with the compilation, left out), seconds from the
+    process' start to the end of the first step and the process' peak memory in bytes.
     """
     from utils import stages
 
@@ -51,7 +53,7 @@ def ours(model, variant, batch_size, data, steps, started):
     frames = batch_size * (stages.WARMUP + stage.predictions)
     return {
         "seconds": frames / statistics.median(rates[1:]),
-        "first_step": first_step[0] - started,
+        "first_step": first_step[0] - STARTED,
         "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 

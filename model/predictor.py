@@ -188,42 +188,6 @@ class FramePredictor(keras.Model):
         return loss
 
 
-class RollOut(keras.Model):
-    """A predictor as its user sees it: warm-up frames and actions in, predictions out.
-
-    ``RollOut(predictor).predict_on_batch(batch)`` compiles it for any backend.
-    """
-
-    def __init__(self, predictor: FramePredictor):
-        super().__init__(name="roll_out", dtype=predictor.dtype_policy)
-        self.predictor = predictor
-        self.built = True
-
-    def call(self, batch):
-        """Rolls out.
-
-        Args:
-            batch: dict of frames, uint8 (batch, warmup, height, width[, channels]), and actions,
-                int (batch, warmup - 1 + horizon).
-
-        Returns:
-            dict of float32 frames (batch, horizon, height, width, channels) in 0 to 255, reward
-            (batch, horizon, 3), the probabilities of -1, 0 and +1, and termination (batch,
-            horizon), its probability.
-        """
-        frames, actions, network = batch["frames"], batch["actions"], self.predictor.network
-        warmup = frames.shape[1]
-        state = self.predictor.observe(frames, actions[:, : warmup - 1])
-        outputs, predicted, _ = self.predictor.imagine(state, actions[:, warmup - 1 :])
-        if predicted is None:
-            predicted = network.decode(outputs)
-        return {
-            "frames": network.denormalise(predicted),
-            "reward": ops.softmax(network.reward_head(outputs)),
-            "termination": ops.sigmoid(network.termination_head(outputs)[..., 0]),
-        }
-
-
 class Imagination(keras.Model):
     """Looking ahead from a state, as planners and environments do it.
 
@@ -250,8 +214,9 @@ class Imagination(keras.Model):
 
         Returns:
             dict of state, the `State` after the last action; outputs float32 (batch, horizon,
-            2048), reward (batch, horizon, 3), termination (batch, horizon) as `RollOut` has them,
-            and frames, float32 in 0 to 255, if they are decoded.
+            2048); reward (batch, horizon, 3), the probabilities of -1, 0 and +1; termination
+            (batch, horizon), its probability; and, if they are decoded, frames, float32 (batch,
+            horizon, height, width, channels) in 0 to 255.
         """
         network = self.predictor.network
         outputs, frames, state = self.predictor.imagine(batch["state"], batch["actions"])
@@ -265,6 +230,37 @@ class Imagination(keras.Model):
             frames = network.decode(outputs) if frames is None else frames
             result["frames"] = network.denormalise(frames)
         return result
+
+
+class RollOut(keras.Model):
+    """A predictor as its user sees it: warm-up frames and actions in, predictions out.
+
+    ``RollOut(predictor).predict_on_batch(batch)`` compiles it for any backend.
+    """
+
+    def __init__(self, predictor: FramePredictor):
+        super().__init__(name="roll_out", dtype=predictor.dtype_policy)
+        self.predictor = predictor
+        self.imagination = Imagination(predictor)
+        self.built = True
+
+    def call(self, batch):
+        """Rolls out.
+
+        Args:
+            batch: dict of frames, uint8 (batch, warmup, height, width[, channels]), and actions,
+                int (batch, warmup - 1 + horizon).
+
+        Returns:
+            dict of float32 frames (batch, horizon, height, width, channels) in 0 to 255, reward
+            (batch, horizon, 3), the probabilities of -1, 0 and +1, and termination (batch,
+            horizon), its probability.
+        """
+        frames, actions = batch["frames"], batch["actions"]
+        warmup = frames.shape[1]
+        state = self.predictor.observe(frames, actions[:, : warmup - 1])
+        found = self.imagination.call({"state": state, "actions": actions[:, warmup - 1 :]})
+        return {key: found[key] for key in ("frames", "reward", "termination")}
 
 
 def paper_model(preset: str, num_actions: int, **options) -> FramePredictor:

@@ -26,6 +26,11 @@ def exit_on_input_error() -> Iterator[None]:
         raise SystemExit(2) from None
 
 
+def one_line(error: Exception) -> str:
+    """The start of another library's message, which may have many lines, as a part of ours."""
+    return " ".join(str(error).split())[:300]
+
+
 def whole_number(minimum: int) -> Callable[[str], int]:
     """The argparse type of a flag that takes whole numbers from `minimum` on."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from model.networks import Network
 from model.predictor import FramePredictor
-from systems.errors import InputError
+from systems.errors import InputError, one_line
 
 WEIGHTS = "best.weights.h5"
 CONFIG = "config.json"
@@ -82,7 +82,7 @@ def load_weights(network: Network, directory: str | Path) -> None:
         raise InputError(
             f"expected the weights of a {network.preset_name} network with "
             f"{network.core.num_actions} actions in {path}, but loading failed: "
-            f"{' '.join(str(error).split())[:300]} Train the stage again with --overwrite."
+            f"{one_line(error)} Train the stage again with --overwrite."
         ) from error
 
 

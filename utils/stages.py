@@ -22,7 +22,13 @@ from tqdm import tqdm
 from model.networks import PRESETS
 from model.predictor import FramePredictor, RollOut
 from systems.atari import game_name
-from systems.errors import InputError, exit_on_input_error, positive_number, whole_number
+from systems.errors import (
+    InputError,
+    exit_on_input_error,
+    one_line,
+    positive_number,
+    whole_number,
+)
 from systems.policies import POLICIES
 from systems.record import dataset_directory, record
 from utils import checkpoints, evaluation, video
@@ -420,7 +426,7 @@ class _Run:
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"expected what an interrupted run left in {resume}, but reading it failed: "
-                f"{' '.join(str(error).split())[:300]} Start over with --overwrite."
+                f"{one_line(error)} Start over with --overwrite."
             ) from error
         self.state = state
         print(f"going on after step {state['step']}")
