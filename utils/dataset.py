@@ -206,6 +206,7 @@ class Windows(keras.utils.PyDataset):
         seed: of the order.
         first_batch: number of the first batch to be yielded.
         num_batches: how many are yielded.
+        process, num_processes: which share of each batch is yielded, of how many.
         reward_steps: if not 0, half of each batch's windows hold a non-zero reward among their
             last `reward_steps`, where the data has any.
 
@@ -223,6 +224,8 @@ class Windows(keras.utils.PyDataset):
         *,
         first_batch: int = 0,
         num_batches: int = 1,
+        process: int = 0,
+        num_processes: int = 1,
         reward_steps: int = 0,
     ):
         # Two threads: with one, Keras reads through tf.data and its autotuner, whose thread may
@@ -234,6 +237,8 @@ class Windows(keras.utils.PyDataset):
         self.batch_size = batch_size
         self.seed = seed
         self.first_batch = first_batch
+        share = batch_size // num_processes
+        self._share = slice(process * share, (process + 1) * share)
         self._num_batches = num_batches
         counts = _window_counts(dataset, length)
         self._ends = np.cumsum(counts)
@@ -293,7 +298,7 @@ class Windows(keras.utils.PyDataset):
     def __getitem__(self, index):
         windows = [
             self.dataset.read(*self.window(number), self.length, self.shape)
-            for number in self.numbers(self.first_batch + index)
+            for number in self.numbers(self.first_batch + index)[self._share]
         ]
         return {key: np.stack([window[key] for window in windows]) for key in windows[0]}
 

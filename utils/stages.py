@@ -31,8 +31,9 @@ from systems.errors import (
 )
 from systems.policies import POLICIES
 from systems.record import dataset_directory, record
-from utils import checkpoints, evaluation, video
+from utils import checkpoints, distribution, evaluation, video
 from utils.dataset import Dataset, Windows, find_dataset, held_out
+from utils.distribution import Devices
 from utils.optimizer import FusedAdam
 from utils.tensorboard import Logs
 
@@ -72,13 +73,13 @@ def script(stage_name: str) -> str:
 def main(stage: Stage, argv: list[str] | None = None) -> None:
     """Trains a stage by the command line's flags."""
     args = _parser(stage).parse_args(argv)
-    with exit_on_input_error():
+    command = f"python {script(stage.name)}"
+    with distribution.leave_at_once(command), exit_on_input_error():
         try:
             train(stage, args)
         except KeyboardInterrupt:
             print(
-                f"\ninterrupted: python {script(stage.name)} with the same flags goes on after the "
-                "last whole epoch",
+                f"\ninterrupted: {command} with the same flags goes on after the last whole epoch",
                 file=sys.stderr,
             )
             sys.exit(130)
@@ -122,15 +123,30 @@ def _parser(stage: Stage) -> argparse.ArgumentParser:
         help="auto: bfloat16 on a GPU and where the processor has instructions for it",
     )
     add("--overwrite", action="store_true", help="start over, removing what the stage had")
+    group = parser.add_argument_group("several devices and machines (KERAS_BACKEND=jax)")
+    add = group.add_argument
+    add("--distribute", action="store_true", help="train on all devices, of all processes")
+    add("--coordinator", metavar="HOST:PORT", help="where process 0 runs, and a free port there")
+    add("--num_processes", type=whole_number(1), help="how many processes there are")
+    add("--process_id", type=whole_number(0), help="which of them this one is, from 0")
     return parser
 
 
 def train(stage: Stage, args: argparse.Namespace) -> None:
     """Trains a stage, or goes on with it; does nothing where it is finished."""
+    devices = Devices()
+    if args.distribute:
+        devices = distribution.initialise(args.coordinator, args.num_processes, args.process_id)
     game = game_name(args.atari_game)
     directory = checkpoints.stage_directory(args.train_dir, game, args.model, stage.name)
-    if args.overwrite:
+    # Each process may find its files under another name; all else they have to be told alike.
+    places = {"coordinator", "num_processes", "process_id", "train_dir", "data_path"}
+    places |= {f"{role}_data" for role in DATA_SEEDS}
+    flags = {key: value for key, value in sorted(vars(args).items()) if key not in places}
+    devices.agree(f"the flags {flags}", "Start all of them with the same.")
+    if args.overwrite and devices.first:
         shutil.rmtree(directory, ignore_errors=True)
+    devices.wait()
     if (directory / checkpoints.CONFIG).exists():
         config = checkpoints.read_config(directory)
         if config["finished"]:
@@ -146,7 +162,7 @@ def train(stage: Stage, args: argparse.Namespace) -> None:
             f"expected a directory to write to in --train_dir={args.train_dir}, but the system "
             f"says: {error.strerror}: {error.filename}"
         ) from error
-    run = _Run(stage, args, game, directory, previous, data)
+    run = _Run(stage, args, game, directory, previous, data, devices)
     run.train()
     run.report()
 
@@ -201,10 +217,16 @@ def resolve_precision(precision: str) -> str:
 class _Run:
     """A stage under way."""
 
-    def __init__(self, stage, args, game, directory, previous, data):
+    def __init__(self, stage, args, game, directory, previous, data, devices):
         self.stage, self.args, self.directory, self.data = stage, args, directory, data
+        self.devices = devices
         self.shape = PRESETS[args.model].frame_shape
         self.batch_size = args.batch_size or BATCH_SIZES[args.model]
+        if self.batch_size % devices.num_devices:
+            raise InputError(
+                f"expected --batch_size to be a multiple of the {devices.num_devices} devices, "
+                f"received {self.batch_size}"
+            )
         self.meanings = data["training"].action_meanings
         # As far as there is held-out play to compare with: one length, so that it compiles once.
         longest = min(int(data[role].lengths.max()) + 1 for role in ("validation", "test"))
@@ -230,23 +252,18 @@ class _Run:
                 "seed": args.seed,
                 "precision": resolve_precision(args.precision),
             },
+            "devices": devices.num_devices,
             "versions": {"keras": keras.__version__, "backend": keras.backend.backend()},
             "finished": False,
             "results": None,
         }
         keras.utils.set_random_seed(args.seed)
-        self.model = FramePredictor(
-            args.model,
-            stage.variant,
-            len(self.meanings),
-            precision=self.config["training"]["precision"],
-            feed_back=stage.predict > 1,
-            warmup=WARMUP,
-            reward_weight=stage.reward_weight,
-        )
-        self.roll_out = RollOut(self.model)
-        self.model.compile(FusedAdam(self._learning_rate(), beta_2=0.99))
-        self.model.optimizer.build(self.model.trainable_variables)
+        with devices.scope():
+            self.model = self._predictor()
+            self.model.compile(FusedAdam(self._learning_rate(), beta_2=0.99))
+            self.model.optimizer.build(self.model.trainable_variables)
+        # Evaluated on one device: the model itself or, where it lies on many, a copy.
+        self.roll_out = RollOut(self._predictor() if devices.data_parallel else self.model)
         # What a resumed run goes on from.
         self.state = {"step": 0, "epoch": 0, "best": None, "waited": 0, "history": []}
         if (directory / "resume" / "state.json").exists():
@@ -257,6 +274,21 @@ class _Run:
             statistics = data["training"].frame_statistics(self.shape)
             palette = data["training"].palette() if self.shape[-1] == 3 else None
             self.model.network.adapt(*statistics, palette)
+        devices.agree(
+            f"step {self.state['step']} and {self.config['training']['precision']} to go on with",
+            "Give all of them the same --train_dir, on a disk that they share, and --precision.",
+        )
+
+    def _predictor(self):
+        return FramePredictor(
+            self.args.model,
+            self.stage.variant,
+            len(self.meanings),
+            precision=self.config["training"]["precision"],
+            feed_back=self.stage.predict > 1,
+            warmup=WARMUP,
+            reward_weight=self.stage.reward_weight,
+        )
 
     def _learning_rate(self):
         """Rises over the first steps; falls along a cosine where the last step is known."""
@@ -271,14 +303,21 @@ class _Run:
         )
 
     def train(self):
-        """Epochs until the validation loss has stopped improving or `max_steps`."""
-        checkpoints.write_json(self.directory / checkpoints.CONFIG, self.config)
+        """Epochs until the validation loss has stopped improving or `max_steps`.
+
+        All processes do the same; the first alone writes.
+        """
+        state, args, devices = self.state, self.args, self.devices
         length = WARMUP + self.stage.predictions
         validation = self._held_out("validation", self.stage.predictions, 8 * self.batch_size)
+        validation = devices.share(validation)
         curve = self._held_out("validation", self.horizon, 2 * self.batch_size)
-        logs = Logs(self.directory / "logs")
-        logs.hyper_parameters({**self.config["training"], "variant": self.stage.variant})
-        state, args = self.state, self.args
+        local_batch = self.batch_size // devices.num_processes
+        logs = None
+        if devices.first:
+            checkpoints.write_json(self.directory / checkpoints.CONFIG, self.config)
+            logs = Logs(self.directory / "logs")
+            logs.hyper_parameters({**self.config["training"], "variant": self.stage.variant})
         while not self._finished():
             steps = args.steps_per_epoch
             if args.max_steps:
@@ -291,20 +330,35 @@ class _Run:
                 args.seed,
                 first_batch=state["step"],
                 num_batches=steps,
+                process=devices.process,
+                num_processes=devices.num_processes,
                 reward_steps=self.stage.predictions if self.stage.reward_weight else 0,
             )
+            progress = _Progress(
+                state, steps, args.max_steps, self.batch_size * length, devices.first
+            )
             started = time.perf_counter()
-            with _Progress(state, steps, args.max_steps, self.batch_size * length) as progress:
+            with progress, devices.scope():
                 fitted = self.model.fit(windows, shuffle=False, verbose=0, callbacks=[progress])
             seconds = time.perf_counter() - started
             state["step"] += steps
             state["epoch"] += 1
             losses = {key: float(values[0]) for key, values in fitted.history.items()}
-            held = self.model.evaluate(
-                validation, batch_size=self.batch_size, verbose=0, return_dict=True
-            )
+            with devices.scope():
+                held = self.model.evaluate(
+                    validation, batch_size=local_batch, verbose=0, return_dict=True
+                )
             losses |= {f"validation_{key}": float(value) for key, value in held.items()}
             _require_finite(losses["validation_loss"], state["step"])
+            improved = state["best"] is None or losses["validation_loss"] < state["best"]
+            if improved:
+                state["best"], state["waited"] = losses["validation_loss"], 0
+            else:
+                state["waited"] += 1
+            if not devices.first:
+                continue
+            if improved:
+                checkpoints.save_weights(self.model.network, self.directory)
             self._note(losses, steps * self.batch_size * length / seconds, curve, logs)
             if state["epoch"] % EPOCHS_PER_ANIMATION == 1 or self._finished():
                 logs.video(state["step"], "roll_out", self._animate(curve))
@@ -312,11 +366,14 @@ class _Run:
             self._write_history()
             if not self._finished():
                 self._save()
-        logs.close()
+        if logs:
+            logs.close()
 
     def report(self):
         """Measures the best weights on the test set and marks the stage as finished."""
-        checkpoints.load_weights(self.model.network, self.directory)
+        if not self.devices.first:
+            return
+        checkpoints.load_weights(self.roll_out.predictor.network, self.directory)
         windows = self._held_out("test", self.horizon, 8 * self.batch_size)
         results, _ = evaluation.evaluate(
             self.roll_out, windows, WARMUP, HORIZONS, self.data["test"].palette()
@@ -340,8 +397,10 @@ class _Run:
         return state["waited"] >= args.patience or state["step"] == args.max_steps
 
     def _note(self, losses, frames_per_second, curve, logs):
-        """Adds an epoch to the history and TensorBoard; keeps its weights if they are the best."""
-        state = self.state
+        """Adds an epoch to the history and TensorBoard."""
+        state, evaluated = self.state, self.roll_out.predictor
+        if evaluated is not self.model:
+            evaluated.network.set_weights(self.model.network.get_weights())
         palette = self.data["validation"].palette()
         results, rewards = evaluation.evaluate(self.roll_out, curve, WARMUP, HORIZONS, palette)
         optimizer = self.model.optimizer
@@ -361,11 +420,6 @@ class _Run:
             happened = curve["rewards"][:, WARMUP - 1 :]
             logs.precision_recall(state["step"], "reward/positive", happened > 0, rewards[..., 2])
             logs.precision_recall(state["step"], "reward/negative", happened < 0, rewards[..., 0])
-        if state["best"] is None or losses["validation_loss"] < state["best"]:
-            state["best"], state["waited"] = losses["validation_loss"], 0
-            checkpoints.save_weights(self.model.network, self.directory)
-        else:
-            state["waited"] += 1
 
     def _animate(self, windows):
         """Truth, prediction and difference of the first windows, one below the other."""
@@ -443,7 +497,7 @@ def _require_finite(loss, step):
 class _Progress(keras.callbacks.Callback):
     """A bar of the steps, with loss, frames per second and time left; watches for non-finite."""
 
-    def __init__(self, state, steps, max_steps, frames_per_step):
+    def __init__(self, state, steps, max_steps, frames_per_step, shown):
         super().__init__()
         self.first_step, self.frames_per_step = state["step"], frames_per_step
         best = "" if state["best"] is None else f", best {state['best']:.4g}"
@@ -453,6 +507,7 @@ class _Progress(keras.callbacks.Callback):
             initial=state["step"],
             unit="step",
             file=sys.stderr,
+            disable=not shown,
         )
 
     def __enter__(self):

@@ -1,0 +1,164 @@
+"""Training by several processes and devices: real ones, on this machine."""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from .test_stages import ROOT, directory, fails, weights
+
+pytest.importorskip("jax", reason="distributed training runs on JAX")
+
+JAX = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+
+
+@pytest.fixture
+def flags(tmp_path):
+    return [
+        f"--data_path={tmp_path / 'data'}",
+        "--num_training_frames=600",
+        "--model=tiny",
+        "--batch_size=4",
+        "--precision=float32",
+        "--steps_per_epoch=4",
+    ]
+
+
+def start(*flags, **environment):
+    code = (
+        "import sys, tests.tiny; from utils.stages import main;"
+        "from compress_seq_3_train import STAGE; from dataclasses import replace;"
+        "main(replace(STAGE, restore=None), sys.argv[1:])"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, flags)],
+        cwd=ROOT,
+        env={**os.environ, **JAX, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def start_pair(*flags, second=()):
+    """Two processes of one run; the first is told by flags, the second by the environment."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    flags = [*flags, "--distribute"]
+    return [
+        start(*flags, f"--coordinator={address}", "--num_processes=2", "--process_id=0"),
+        start(
+            *flags,
+            *second,
+            KERAS_DISTRIBUTION_JOB_ADDRESSES=address,
+            KERAS_DISTRIBUTION_NUM_PROCESSES="2",
+            KERAS_DISTRIBUTION_PROCESS_ID="1",
+        ),
+    ]
+
+
+def finish(*processes):
+    """Waits for processes that must all succeed; returns what they printed."""
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), outputs
+    return outputs
+
+
+def trained(train_dir):
+    """The loss curves and the best weights of a run."""
+    path = directory(train_dir, "compress_seq_3")
+    rows = list(csv.DictReader((path / "history.csv").open()))
+    assert json.loads((path / "config.json").read_text())["finished"]
+    curve = [[float(row[key]) for key in ("loss", "validation_loss", "mse_1")] for row in rows]
+    return np.array(curve), weights(path)
+
+
+def assert_same(run, other):
+    """Equal but for the order in which numbers are added."""
+    np.testing.assert_allclose(run[0], other[0], rtol=1e-4)
+    assert run[1].keys() == other[1].keys()
+    for name, value in run[1].items():
+        np.testing.assert_allclose(value, other[1][name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_processes_and_devices_learn_what_one_does_and_go_on_after_one_is_killed(flags, tmp_path):
+    flags.append("--max_steps=24")
+    runs = {name: tmp_path / name for name in ("alone", "pair", "devices", "killed")}
+    finish(start(*flags, f"--train_dir={runs['alone']}"))
+    alone = trained(runs["alone"])
+    assert len(alone[0]) == 6
+
+    first, second = finish(*start_pair(*flags, f"--train_dir={runs['pair']}"))
+    assert "held-out test play" in first
+    assert "step/s" not in second  # one bar, one report
+    assert_same(trained(runs["pair"]), alone)
+    assert len(list((directory(runs["pair"], "compress_seq_3") / "logs").iterdir())) == 1
+
+    finish(
+        start(
+            *flags,
+            f"--train_dir={runs['devices']}",
+            "--distribute",
+            XLA_FLAGS="--xla_force_host_platform_device_count=2",
+        )
+    )
+    assert_same(trained(runs["devices"]), alone)
+
+    again = [*flags, f"--train_dir={runs['killed']}"]
+    for survivor in (0, 1):
+        pair = start_pair(*again)
+        state = directory(runs["killed"], "compress_seq_3") / "resume" / "state.json"
+        before = state.read_text() if state.exists() else None
+        while not state.exists() or state.read_text() == before:
+            assert pair[0].poll() is None, pair[0].communicate()
+            os.sched_yield()
+        pair[1 - survivor].send_signal(signal.SIGKILL)
+        output, _ = pair[survivor].communicate(timeout=60)
+        pair[1 - survivor].communicate()
+        assert pair[survivor].returncode not in (0, None)
+        assert "Traceback" not in output
+        # Whichever notices first, the training step or JAX's watch over the processes.
+        assert (
+            "error: expected all 2 processes to be there" in output
+            or "JAX distributed service detected fatal errors" in output
+        )
+    outputs = finish(*start_pair(*again))
+    assert "going on after step" in outputs[0]
+    assert_same(trained(runs["killed"]), alone)
+
+
+def test_processes_that_were_started_differently_say_so(flags, tmp_path):
+    pair = start_pair(*flags, f"--train_dir={tmp_path}", second=["--seed=1"])
+    outputs = [process.communicate(timeout=60)[0] for process in pair]
+    assert all(process.returncode for process in pair)
+    # One may be gone before the other has compared.
+    assert any("error: expected all processes to agree" in output for output in outputs), outputs
+    assert not any("Traceback" in output for output in outputs)
+
+
+def test_distribution_without_jax_is_refused(flags, capsys):
+    assert "KERAS_BACKEND=jax" in fails(capsys, "compress_seq_1_train", *flags, "--distribute")
+
+
+@pytest.mark.parametrize(
+    "more, expected",
+    [
+        (["--num_processes=2"], "received no --coordinator and no --process_id"),
+        (
+            ["--coordinator=here:1", "--num_processes=2", "--process_id=2"],
+            "--process_id in 0..1 of --num_processes=2, received 2",
+        ),
+        (["--coordinator=here", "--num_processes=2", "--process_id=0"], "host:port"),
+    ],
+)
+def test_incomplete_flags_are_refused(flags, tmp_path, more, expected):
+    process = start(*flags, f"--train_dir={tmp_path}", "--distribute", *more)
+    output, _ = process.communicate()
+    assert process.returncode == 2
+    assert expected in output.splitlines()[-1]

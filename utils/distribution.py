@@ -1,0 +1,195 @@
+"""Training on several devices and several machines at once, data-parallel, on JAX.
+
+Every device holds all weights and computes its share of each global batch; the gradients are summed
+by JAX. Every process keeps its own copy for evaluation, and one of them, the first, writes.
+"""
+
+import contextlib
+import os
+import sys
+import traceback
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from systems.errors import InputError, one_line
+
+HEARTBEAT_SECONDS = 20  # a process that is silent for so long is taken for dead
+SHUTDOWN_SECONDS = 600  # what processes that have finished wait for the first one's report
+CONNECT_SECONDS = 300  # the processes may start that far apart
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What a run computes on.
+
+    Attributes:
+        data_parallel: over all devices of all processes; None where there is but one device.
+        num_devices: how many there are in all.
+        process: this process' number; the first, 0, is the one that writes.
+        num_processes: how many there are.
+    """
+
+    data_parallel: keras.distribution.DataParallel | None = None
+    num_devices: int = 1
+    process: int = 0
+    num_processes: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.process == 0
+
+    def scope(self) -> contextlib.AbstractContextManager:
+        """Where models are made, trained and evaluated in parallel."""
+        return self.data_parallel.scope() if self.data_parallel else contextlib.nullcontext()
+
+    def share(self, windows: dict) -> dict:
+        """This process' share of a batch, as many for each device; what is left over is dropped."""
+        count = len(windows["actions"]) // self.num_devices * self.num_devices
+        if not count:
+            raise InputError(
+                f"expected at least one held-out window for each of {self.num_devices} devices, "
+                f"received {len(windows['actions'])}. Record more frames."
+            )
+        size = count // self.num_processes
+        part = slice(self.process * size, (self.process + 1) * size)
+        return {key: value[part] for key, value in windows.items()}
+
+    def wait(self) -> None:
+        """Waits for the other processes."""
+        if self.num_processes > 1:
+            from jax.experimental import multihost_utils
+
+            multihost_utils.sync_global_devices("wait")
+
+    def agree(self, what: str, advice: str) -> None:
+        """Makes sure that all processes say the same.
+
+        Raises:
+            InputError: they do not.
+        """
+        if self.num_processes == 1:
+            return
+        from jax.experimental import multihost_utils
+
+        said = multihost_utils.process_allgather(np.uint32(zlib.crc32(what.encode())))
+        if len(set(said.tolist())) > 1:
+            raise InputError(f"expected all processes to agree, this one has {what}. {advice}")
+
+
+def initialise(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> Devices:
+    """Finds the devices, and the other processes where there are any.
+
+    Has to come before anything is computed.
+
+    Args:
+        coordinator: host:port of the first process, whose port has to be free.
+        num_processes: how many processes the run has.
+        process_id: which of them this one is. What is None is taken from Keras' environment
+            variables KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID, or from a
+            scheduler that JAX knows (Slurm, Open MPI, Kubernetes, cloud TPUs); without any of them
+            the process is alone, with all devices of its machine.
+
+    Raises:
+        InputError: the backend is not JAX, or the processes do not find each other.
+    """
+    if keras.backend.backend() != "jax":
+        raise InputError(
+            "expected Keras to run on JAX for --distribute, but it runs on "
+            f"{keras.backend.backend()}. Install jax and start the script as "
+            "KERAS_BACKEND=jax python ..."
+        )
+    import jax
+
+    addresses = coordinator or os.environ.get("KERAS_DISTRIBUTION_JOB_ADDRESSES")
+    given = {
+        "--coordinator": addresses and addresses.split(",")[0],
+        "--num_processes": _number(num_processes, "KERAS_DISTRIBUTION_NUM_PROCESSES"),
+        "--process_id": _number(process_id, "KERAS_DISTRIBUTION_PROCESS_ID"),
+    }
+    missing = [flag for flag, value in given.items() if value is None]
+    if 0 < len(missing) < len(given):
+        raise InputError(
+            f"expected all of {', '.join(given)} or none, received no {' and no '.join(missing)}."
+        )
+    address, count, number = given.values()
+    if number is not None and not 0 <= number < count:
+        raise InputError(
+            f"expected --process_id in 0..{count - 1} of --num_processes={count}, received {number}"
+        )
+    if address and not address.rpartition(":")[2].isdigit():
+        raise InputError(f"expected --coordinator as host:port, received {address!r}")
+    try:
+        jax.distributed.initialize(
+            address,
+            count,
+            number,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+            initialization_timeout=CONNECT_SECONDS,
+        )
+    except ValueError:
+        # No scheduler either: this process is alone.
+        if address:
+            raise
+    except RuntimeError as error:
+        raise InputError(
+            f"expected process 0 of {count} at --coordinator={address}, but: {one_line(error)}"
+        ) from error
+    return Devices(
+        keras.distribution.DataParallel(auto_shard_dataset=False),
+        jax.device_count(),
+        jax.process_index(),
+        jax.process_count(),
+    )
+
+
+def _number(flag, variable):
+    if flag is None and variable in os.environ:
+        try:
+            return int(os.environ[variable])
+        except ValueError as error:
+            raise InputError(
+                f"expected a number in {variable}, received {os.environ[variable]!r}"
+            ) from error
+    return flag
+
+
+@contextlib.contextmanager
+def leave_at_once(command: str) -> Iterator[None]:
+    """Ends this process without waiting for others where it fails or another one has gone away."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if keras.backend.backend() != "jax":
+            raise
+        import jax
+
+        if not jax.distributed.is_initialized():
+            raise
+        if isinstance(error, SystemExit):
+            code = error.code
+            if isinstance(code, str):
+                print(code, file=sys.stderr)
+                code = 1
+        elif isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error):
+            code = 1
+            print(
+                f"\nerror: expected all {jax.process_count()} processes to be there, but one has "
+                f"ended or cannot be reached ({one_line(error)}). Start all of them again with the "
+                f"same flags: {command} goes on after the last whole epoch.",
+                file=sys.stderr,
+            )
+        else:
+            code = 1
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Not sys.exit: on the way out JAX would wait for the other processes.
+        os._exit(code)
