@@ -15,11 +15,15 @@ from .test_stages import ROOT, directory, fails, weights
 
 pytest.importorskip("jax", reason="distributed training runs on JAX")
 
-JAX = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-
 
 @pytest.fixture
-def flags(tmp_path):
+def flags(tmp_path, tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    # Compiling is three quarters of these tests' time; the processes can share it.
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "jax"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     return [
         f"--data_path={tmp_path / 'data'}",
         "--num_training_frames=600",
@@ -39,7 +43,7 @@ def start(*flags, **environment):
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, flags)],
         cwd=ROOT,
-        env={**os.environ, **JAX, **environment},
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
