@@ -5,7 +5,8 @@ python -m benchmarks [--only train|imagine|data|record] [--output results.json]
 Ours and the peer take turns, each in a process of its own; what is printed are medians. The peer is
 the same network in PyTorch (bfloat16 autocast, torch.compile, fused Adam), which takes
 `pip install -r benchmarks/requirements.txt`; "2016" is the same network in Keras run frame by frame
-in float32. "Of the limit" is the share of what the machine's matrix products, or its memory, allow.
+in float32. "Of the limit" is the share of what the machine's matrix products, or its memory, allow
+the network as it is written; imagination by one matrix an action needs less and may pass it.
 """
 
 import argparse

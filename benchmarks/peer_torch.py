@@ -135,17 +135,6 @@ class TorchNetwork(nn.Module):
             return torch.cat(pictures, 1)
         return self.decode(torch.stack(outputs, 1))
 
-    def imagine(self, y, h, c, actions, decoded=False):
-        """The compression variant's roll-out without a gradient; frames if `decoded`."""
-        actions = F.one_hot(actions.long(), self.num_actions).to(self.kernel.dtype)
-        outputs = []
-        for t in range(actions.shape[1]):
-            h, c = self.step(y.to(self.kernel.dtype), actions[:, t], h, c)
-            y = h
-            outputs.append(h)
-        outputs = torch.stack(outputs, 1)
-        return (self.decode(outputs.to(self.kernel.dtype)) if decoded else outputs), h, c
-
 
 def train(network, batches, predictions, variant, learning_rate=1e-4, warm_up=3):
     """Trains on `batches`, an iterable of dicts of arrays; returns the seconds of each step.

@@ -218,18 +218,27 @@ class Imagination(keras.Model):
             (batch, horizon), its probability; and, if they are decoded, frames, float32 (batch,
             horizon, height, width, channels) in 0 to 255.
         """
-        network = self.predictor.network
         outputs, frames, state = self.predictor.imagine(batch["state"], batch["actions"])
-        result = {
-            "state": state,
-            "outputs": outputs,
-            "reward": ops.softmax(network.reward_head(outputs)),
-            "termination": ops.sigmoid(network.termination_head(outputs)[..., 0]),
-        }
-        if self.decode:
-            frames = network.decode(outputs) if frames is None else frames
-            result["frames"] = network.denormalise(frames)
-        return result
+        return {"state": state, **look(self.predictor.network, outputs, self.decode, frames)}
+
+
+def look(network: Network, outputs, decode: bool, frames=None) -> dict:
+    """What the LSTM's outputs (batch, time, 2048) say, as `Imagination` returns it.
+
+    Args:
+        network, outputs: whose they are.
+        decode: whether frames are wanted.
+        frames: normalised, where they have been decoded already.
+    """
+    result = {
+        "outputs": outputs,
+        "reward": ops.softmax(network.reward_head(outputs)),
+        "termination": ops.sigmoid(network.termination_head(outputs)[..., 0]),
+    }
+    if decode:
+        frames = network.decode(outputs) if frames is None else frames
+        result["frames"] = network.denormalise(frames)
+    return result
 
 
 class RollOut(keras.Model):
