@@ -116,7 +116,7 @@ def _train(rounds, data, machine):
         checked = measure("train.agreement", **work)
         assert checked["parameters"] == checked["peer_parameters"], checked
         assert checked["difference"] < 1e-3 * checked["largest"], checked
-        work |= {"batch_size": BATCH[model], "steps": 20}
+        work |= {"batch_size": BATCH[model], "steps": 30}
         calls = {"ours": ("train.ours", work), "torch": ("train.pytorch", work)}
         if model == SMALL:
             calls["2016"] = ("train.way_of_2016", {**work, "steps": 10})

@@ -1,6 +1,5 @@
 """Training: the real stage script beside PyTorch and beside the way of 2016."""
 
-import csv
 import dataclasses
 import importlib
 import math
@@ -8,7 +7,6 @@ import resource
 import statistics
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -20,16 +18,18 @@ SCRIPTS = {"compression": "compress_seq_5_train", "paper": "paper_seq_5_train"}
 def ours(model, variant, batch_size, data, steps):
     """The stage script with its data loading; no stage before it.
 
-    Returns seconds a step (the first epoch, with the compilation, left out), seconds from the
-    process' start to the end of the first step and the process' peak memory in bytes.
+    Returns the median seconds from one step's end to the next, seconds from the process' start to
+    the end of the first step and the process' peak memory in bytes.
     """
     from utils import stages
 
-    first_step = []
+    ends = []  # of each step, an inner list an epoch
     ended = stages._Progress.on_train_batch_end
 
     def on_train_batch_end(self, batch, logs=None):
-        first_step.append(time.time())
+        if batch == 0:
+            ends.append([])
+        ends[-1].append(time.time())
         ended(self, batch, logs)
 
     stages._Progress.on_train_batch_end = on_train_batch_end
@@ -40,20 +40,18 @@ def ours(model, variant, batch_size, data, steps):
             "model": model,
             "train_dir": directory,
             "batch_size": batch_size,
-            "max_steps": 3 * steps,
-            "steps_per_epoch": steps,
+            "max_steps": steps + 3,
         }
         flags |= {f"{role}_data": data for role in stages.DATA_SEEDS}
         stages.main(
             dataclasses.replace(stage, restore=None),
             [f"--{key}={value}" for key, value in flags.items()],
         )
-        with open(next(Path(directory).rglob("history.csv"))) as file:
-            rates = [float(row["frames_per_second"]) for row in csv.DictReader(file)]
-    frames = batch_size * (stages.WARMUP + stage.predictions)
+    # The first steps, the compilation among them, are left out, as they are of the peer's.
+    seconds = [step for epoch in ends for step in np.diff(epoch)][3:]
     return {
-        "seconds": frames / statistics.median(rates[1:]),
-        "first_step": first_step[0] - STARTED,
+        "seconds": statistics.median(seconds),
+        "first_step": ends[0][0] - STARTED,
         "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
