@@ -5,7 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from utils.evaluation import average_precision, evaluate, reward_lines, table
+from systems.record import record
+from utils.controlled import controlled_pixels
+from utils.dataset import Dataset
+from utils.evaluation import average_precision, evaluate, reward_lines, table, thorough_table
 
 
 class Oracle:
@@ -14,55 +17,136 @@ class Oracle:
     def __init__(self, frames, mean):
         self.frames = frames
         self.predictor = SimpleNamespace(network=SimpleNamespace(mean_frame=mean))
-        self.asked = 0
+        self.numbers = list(frames.reshape(len(frames), -1)[:, 0])
 
     def predict_on_batch(self, batch):
         size, warmup = batch["frames"].shape[:2]
-        frames = self.frames[self.asked : self.asked + size, warmup:]
-        self.asked += size
+        # It knows a window by its first pixel.
+        numbers = np.asarray(batch["frames"]).reshape(size, -1)[:, 0]
+        frames = np.stack([self.frames[self.numbers.index(n)] for n in numbers])[:, warmup:]
         reward = np.tile([0.0, 0.0, 1.0], (*frames.shape[:2], 1))
-        return {"frames": frames.astype(np.float32) + 3, "reward": reward}
+        # Misled by others' actions: by the first predicted one.
+        wrong = batch["actions"][:, warmup - 1].reshape(-1, 1, 1, 1, 1)
+        return {
+            "frames": frames.astype(np.float32) + 3 + wrong,
+            "reward": reward,
+            "termination": np.full(frames.shape[:2], 0.5),
+        }
+
+
+def windows_of(frames, **more):
+    shape = len(frames), frames.shape[1] - 1
+    return {
+        "frames": frames,
+        "actions": np.zeros(shape, np.int32),
+        "rewards": np.zeros(shape, np.float32),
+        "terminations": np.zeros(shape, bool),
+        **more,
+    }
 
 
 def test_errors_by_horizon_beside_the_baselines():
     warmup = 2
-    # Window w's frame t is filled with 10 * t.
+    # Window w's frame t is filled with 10 * t, but for one pixel that never changes.
     frames = np.zeros((20, 5, 4, 4, 1), np.uint8) + 10 * np.arange(5, dtype=np.uint8).reshape(
         -1, 1, 1, 1
     )
+    frames[:, :, 0, 0, 0] = np.arange(20)[:, None]
     rewards = np.zeros((20, 4), np.float32)
     rewards[0, 2] = 5.0
-    windows = {"frames": frames, "actions": np.zeros((20, 4), np.int32), "rewards": rewards}
-    oracle = Oracle(frames, np.full((4, 4, 1), 20.0))
-    results, probabilities = evaluate(oracle, windows, warmup, (1, 3, 100))
+    mean = np.full((4, 4, 1), 20.0)
+    results, probabilities = evaluate(
+        Oracle(frames, mean), windows_of(frames, rewards=rewards), warmup, (1, 3, 100)
+    )
     assert probabilities.shape == (20, 3, 3)
     assert results["num_windows"] == 20
-    assert results["horizons"] == {
-        # Frames 2 and 4 are 20 and 40; the last real one is 10, the mean frame 20.
-        "1": {"mse": 9.0, "mse_repeat_last": 100.0, "mse_mean_frame": 0.0},
-        "3": {"mse": 9.0, "mse_repeat_last": 900.0, "mse_mean_frame": 400.0},
-    }
+    assert results["horizons"].keys() == {"1", "3"}
+    # Frames 2 and 4 are 20 and 40; the last real one is 10, the mean frame 20.
+    still = np.square(np.arange(20) - 20).mean()
+    for horizon, last, mean in (("1", 100, 0), ("3", 900, 400)):
+        assert results["horizons"][horizon] == {
+            "mse": pytest.approx(9),
+            "mse_repeat_last": pytest.approx(last * 15 / 16),
+            "mse_mean_frame": pytest.approx((mean * 15 + still) / 16),
+            "mse_moving": pytest.approx(9),
+            "mse_moving_repeat_last": pytest.approx(last),
+            "mse_moving_mean_frame": pytest.approx(mean),
+            "psnr": pytest.approx(38.588, abs=1e-3),
+        }
     # One of 60 predicted steps earns: of a certain "+1" everywhere, a sixtieth is right.
-    assert results["reward"]["average_precision"] == {"-1": None, "1": pytest.approx(1 / 60)}
-    assert results["reward"]["positive_rate"]["1"] == pytest.approx(1 / 60)
-    assert "0.090" in table(results)
+    told = results["reward"]
+    assert told["average_precision"] == {"-1": None, "1": pytest.approx(1 / 60)}
+    # It was earned by the second predicted step.
+    assert told["average_precision_within"]["1"] == {"-1": None, "1": None}
+    assert told["positive_rate"]["1"] == pytest.approx(1 / 60)
+    assert told["calibration"]["1"] == [
+        {"probability": 1.0, "rate": pytest.approx(1 / 60), "count": 60}
+    ]
+    # Predicted are 1 and 3 points after 1 and 3 steps; earned is one, by one window of twenty.
+    assert told["cumulative_error"] == {"1": 1.0, "3": pytest.approx(3 - 1 / 20)}
+    assert told["cumulative_error_zero"] == {"1": 0.0, "3": pytest.approx(1 / 20)}
+    assert results["termination"] == {"average_precision": None, "positive_rate": 0.0}
+    assert "0.011" in table(results)
     assert reward_lines(results).splitlines() == [
         "reward -1: in 0.00% of the steps, average precision undefined",
         "reward +1: in 1.67% of the steps, average precision 0.02",
     ]
 
 
+def test_what_others_actions_and_controlled_pixels_do_to_the_error():
+    frames = np.zeros((3, 4, 2, 2, 1), np.uint8)
+    frames[:, :, 0, 0, 0] = np.arange(3)[:, None]
+    actions = np.zeros((3, 3), np.int32)
+    actions[1, 1:] = 4  # window 2 is given these: its own are 0
+    oracle = Oracle(frames, np.zeros((2, 2, 1)))
+    controlled = np.zeros((3, 1, 2, 2), bool)
+    controlled[2, 0, 1, 1] = True
+    windows = windows_of(frames, actions=actions)
+    results, _ = evaluate(oracle, windows, 2, (2,), controlled=controlled, thorough=True)
+    row = results["horizons"]["2"]
+    # 3 and, where the own action is 4, 7 levels too bright; shuffled, that is the next window.
+    assert row["mse"] == row["mse_shuffled_actions"] == pytest.approx((9 + 49 + 9) / 3)
+    assert row["mse_controlled"] == 9
+    assert row["mse_controlled_shuffled_actions"] == 49
+    assert row["mse_moving"] is None
+    low, high = row["intervals"]["mse"]
+    assert 9 <= low < row["mse"] < high <= 49
+    assert "mse_moving" not in row["intervals"]
+    unknown, _ = evaluate(oracle, windows, 2, (2,), thorough=True)
+    assert unknown["horizons"]["2"]["mse_controlled"] is None
+    assert "mse_controlled" in thorough_table(unknown)
+
+
 def test_palette_indices_are_compared_as_colours():
-    frames = np.full((2, 3, 4, 4), 7, np.uint8)
+    frames = np.full((1, 3, 4, 4), 7, np.uint8)
     palette = np.tile(np.arange(256, dtype=np.uint8)[:, None] // 7, (1, 3))
-    windows = {
-        "frames": frames,
-        "actions": np.zeros((2, 2), np.int32),
-        "rewards": np.zeros((2, 2), np.float32),
-    }
     oracle = Oracle(palette[frames], np.zeros((4, 4, 3)))
-    results, _ = evaluate(oracle, windows, 2, (1,), palette)
-    assert results["horizons"]["1"] == {"mse": 9.0, "mse_repeat_last": 0.0, "mse_mean_frame": 1.0}
+    oracle.numbers = [7]
+    results, _ = evaluate(oracle, windows_of(frames), 2, (1,), palette)
+    row = results["horizons"]["1"]
+    assert (row["mse"], row["mse_repeat_last"], row["mse_mean_frame"]) == (9.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("shape", [(84, 84, 1), (210, 160, 3)])
+def test_the_player_of_freeway_controls_the_chickens_columns_alone(tmp_path, shape):
+    dataset = Dataset(record("freeway", "persistent", 200, 1, tmp_path, progress=False))
+    starts = [(0, 120), (0, 30), (0, 120)]
+    found = controlled_pixels(dataset, starts, 10, [1, 20], shape)
+    assert found.shape == (3, 2, *shape[:2])
+    np.testing.assert_array_equal(found[0], found[2])
+    # The cars neither wait for the chicken nor flee it; the score stands in other rows.
+    columns = np.flatnonzero(found[:, :, shape[0] // 8 :].any(axis=(0, 1, 2))) / shape[1]
+    assert 0.26 < columns.min() < columns.max() < 0.34
+    assert found[:, 1].any(axis=(1, 2)).all()
+
+
+def test_data_that_cannot_be_played_again_controls_nothing_known(tmp_path):
+    dataset = Dataset(record("freeway", "persistent", 100, 1, tmp_path, progress=False))
+    dataset.metadata["repeat_action_probability"] = 0.25
+    assert controlled_pixels(dataset, [(0, 3)], 10, [1], (84, 84, 1)) is None
+    # Another frame skip leads elsewhere, which the frames show.
+    dataset.metadata |= {"repeat_action_probability": 0.0, "frame_skip": 2}
+    assert controlled_pixels(dataset, [(0, 3)], 10, [1], (84, 84, 1)) is None
 
 
 def test_average_precision_by_hand():

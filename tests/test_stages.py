@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import evaluate
 import generate_video
 from systems.record import record
 from utils import stages
@@ -296,6 +297,50 @@ def test_video_of_a_checkpoint(flags, tmp_path, monkeypatch, capsys):
     assert error.value.code == 2
     assert "--num_frames of at most" in capsys.readouterr().err
     assert not (tmp_path / "d.gif").exists()
+
+
+def test_evaluation_of_checkpoints(flags, tmp_path, monkeypatch, capsys):
+    for script in ("compress_seq_1_train", "paper_seq_1_train"):
+        run(script, *flags)
+    checkpoints = [directory(tmp_path), directory(tmp_path, "paper_seq_1")]
+    output, plot = tmp_path / "results.json", tmp_path / "results.png"
+
+    def evaluate_by(*more):
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, more)])
+        evaluate.main()
+
+    both = [f"--checkpoint={checkpoint}" for checkpoint in checkpoints]
+    # Long enough for Ms. Pac-Man to start walking.
+    longer = record("ms_pacman", "random", 150, 4, tmp_path, progress=False)
+    few = ["--num_windows=40", f"--dataset={longer}", f"--output={output}"]
+    evaluate_by(*both, *few, f"--plot={plot}", "--horizons=5,1")
+    results = json.loads(output.read_text())
+    assert [result["checkpoint"] for result in results] == [str(path) for path in checkpoints]
+    assert plot.read_bytes()[:4] == b"\x89PNG"
+    for result in results:
+        assert result["game"] == "ms_pacman"
+        assert result["num_windows"] == 40
+        assert result["dataset"] == str(longer)
+        assert result["horizons"].keys() == {"1", "5"}
+        # The data can be played again, and Ms. Pac-Man goes where she is told.
+        assert result["horizons"]["5"]["mse_controlled"] > 0
+        assert result["horizons"]["5"]["mse_controlled_shuffled_actions"] > 0
+    printed = capsys.readouterr().out
+    assert "mse_controlled" in printed
+    # One checkpoint is an object by itself; the windows are the same.
+    evaluate_by(both[0], *few, "--horizons=5,1")
+    assert json.loads(output.read_text()) == results[0]
+    other = record("pong", "random", 100, 1, tmp_path, progress=False)
+    for bad, expected in (
+        ([f"--dataset={other}"], "pong"),
+        (["--horizons=500"], "--horizons of at most"),
+        (["--horizons=0"], "at least 1"),
+        (["--output=/nowhere/results.json"], "/nowhere"),
+    ):
+        with pytest.raises(SystemExit) as error:
+            evaluate_by(both[0], *bad)
+        assert error.value.code == 2
+        assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

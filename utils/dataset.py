@@ -142,7 +142,7 @@ class Dataset:
                 f"{self.path}, but reading failed: {error}. Record the data set again."
             ) from error
         return {
-            "frames": self._fit(frames, shape),
+            "frames": self.fit(frames, shape),
             "actions": actions,
             "rewards": self.rewards[episode][steps],
             "terminations": self.terminations[episode][steps],
@@ -152,7 +152,12 @@ class Dataset:
     def _tables(self):
         return self.palette(), self.grey_palette()
 
-    def _fit(self, frames, shape):
+    def actions(self, episode: int) -> np.ndarray:
+        """All actions of an episode, int32 (T,)."""
+        return self._file[self._names[episode]]["actions"][:].astype(np.int32)
+
+    def fit(self, frames: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+        """Frames as they are stored, fitted to a preset's frame shape as `read` has it."""
         height, width, channels = shape
         same_size = frames.shape[1:3] == (height, width)
         palette, grey_palette = self._tables
@@ -240,7 +245,7 @@ class Windows(keras.utils.PyDataset):
         share = batch_size // num_processes
         self._share = slice(process * share, (process + 1) * share)
         self._num_batches = num_batches
-        counts = _window_counts(dataset, length)
+        counts = window_counts(dataset, length)
         self._ends = np.cumsum(counts)
         if not self._ends[-1]:
             raise InputError(
@@ -303,14 +308,14 @@ class Windows(keras.utils.PyDataset):
         return {key: np.stack([window[key] for window in windows]) for key in windows[0]}
 
 
-def _window_counts(dataset, length):
+def window_counts(dataset, length):
     """How many windows of `length` frames start in each episode."""
     return np.maximum(dataset.lengths + 2 - length, 0)
 
 
 def held_out(dataset: Dataset, shape, length: int, count: int, seed: int = 0) -> dict:
     """`count` windows fixed by the seed, as one batch; fewer where the data has fewer."""
-    count = min(count, int(_window_counts(dataset, length).sum()))
+    count = min(count, int(window_counts(dataset, length).sum()))
     return Windows(dataset, shape, length, max(count, 1), seed)[0]
 
 

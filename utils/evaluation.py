@@ -5,6 +5,7 @@ predicted frame after the warm-up. `repeat_last` predicts the last real frame fo
 the training frames' mean.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,51 +46,157 @@ def evaluate(
     warmup: int,
     horizons: Sequence[int],
     palette: np.ndarray | None = None,
+    *,
+    batch_size: int = 16,
+    controlled: np.ndarray | None = None,
+    thorough: bool = False,
 ) -> tuple[dict, np.ndarray]:
-    """Errors by horizon and how well the reward is told.
+    """Errors by horizon and how well rewards and terminations are told.
 
     Args:
-        model, windows, warmup: as in `roll_out`; windows also holds rewards.
+        model, windows, warmup, batch_size: as in `roll_out`; windows also holds rewards and
+            terminations.
         horizons: steps to report; those beyond the windows' length are left out.
         palette: of windows with palette indices.
+        controlled: bool (count, reported horizons, height, width), the pixels that the player's
+            choice decides; None where that is not known.
+        thorough: whether to ask what the actions do, by giving each window another's, to report
+            those pixels, and to add intervals.
 
     Returns:
-        {"num_windows": int, "horizons": {"1": {"mse", "mse_repeat_last", "mse_mean_frame"}, ...},
-        "reward": {"average_precision": {"-1": float or None, "1": ...}, "positive_rate": {...}}};
-        average precision is over all predicted steps, None where no such reward occurs. And the
+        {"num_windows", "horizons": {"1": {...}, ...}, "reward": {...}, "termination": {...}}, see
+        `evaluate.py --help` for the keys; None stands where there was nothing to measure. And the
         predicted probabilities of the reward's signs (count, horizon, 3).
     """
+    count, steps = windows["actions"].shape[0], windows["actions"].shape[1] - warmup + 1
+    horizons = [h for h in horizons if h <= steps]
     mean_frame = np.asarray(model.predictor.network.mean_frame)
-    sums = {"mse": 0.0, "mse_repeat_last": 0.0, "mse_mean_frame": 0.0}
-    probabilities = []
-    for part, predictions in roll_out(model, windows, warmup):
-        truth = pixels(windows["frames"][part, warmup - 1 :], palette).astype(np.float32)
-        last, truth = truth[:, :1], truth[:, 1:]
-        for key, guess in (
-            ("mse", predictions["frames"]),
-            ("mse_repeat_last", last),
-            ("mse_mean_frame", mean_frame),
-        ):
-            sums[key] += np.square(guess - truth).mean(axis=(2, 3, 4)).sum(axis=0)
-        probabilities.append(predictions["reward"])
-    count = len(windows["actions"])
-    signs = np.sign(windows["rewards"][:, warmup - 1 :])
-    probabilities = np.concatenate(probabilities)
-    # Columns 0 and 2 of the reward head are the probabilities of -1 and +1.
-    events = {sign: (signs == sign, probabilities[..., sign + 1]) for sign in (-1, 1)}
+    squares = _Squares(count, len(horizons))
+    rewards, terminations = [], []
+    # Shuffled: the warm-up's own actions, then those of the window before.
+    shuffled = windows["actions"].copy()
+    shuffled[:, warmup - 1 :] = np.roll(shuffled[:, warmup - 1 :], 1, axis=0)
+    for part, predictions in roll_out(model, windows, warmup, batch_size):
+        frames = windows["frames"][part]
+        last = pixels(frames[:, warmup - 1 : warmup], palette).astype(np.float32)
+        at = np.array(horizons) - 1
+        truth = pixels(frames[:, warmup + at], palette).astype(np.float32)
+        moving = (frames != frames[:, :1]).any(axis=1)
+        masks = {
+            "mse": np.True_,
+            "mse_moving": (moving if moving.ndim == 3 else moving.any(axis=-1))[:, None],
+        }
+        guesses = {
+            "": predictions["frames"][:, at],
+            "_repeat_last": last,
+            "_mean_frame": mean_frame,
+        }
+        if thorough:
+            if controlled is not None:
+                masks["mse_controlled"] = controlled[part]
+            other = {**windows, "actions": shuffled}
+            other = {key: value[part] for key, value in other.items()}
+            _, misled = next(roll_out(model, other, warmup, batch_size))
+            guesses["_shuffled_actions"] = misled["frames"][:, at]
+        for suffix, guess in guesses.items():
+            square = np.square(guess - truth).mean(axis=-1)
+            for name, mask in masks.items():
+                squares.add(name, suffix, part, square, mask)
+        rewards.append(predictions["reward"])
+        terminations.append(predictions["termination"])
+    rewards, terminations = np.concatenate(rewards), np.concatenate(terminations)
+    errors = [squares.results(i, thorough) for i in range(len(horizons))]
+    for row in errors:
+        row["psnr"] = 10 * math.log10(255**2 / row["mse"]) if row["mse"] else None
+        if thorough and controlled is None:
+            row |= {f"mse_controlled{suffix}": None for suffix in guesses}
+    ended = windows["terminations"][:, warmup - 1 :]
     results = {
         "num_windows": count,
-        "horizons": {
-            str(h): {key: float(total[h - 1] / count) for key, total in sums.items()}
-            for h in horizons
-            if h <= signs.shape[1]
-        },
-        "reward": {
-            "average_precision": {str(s): average_precision(*e) for s, e in events.items()},
-            "positive_rate": {str(s): float(e[0].mean()) for s, e in events.items()},
+        "horizons": dict(zip(map(str, horizons), errors, strict=True)),
+        "reward": _told_rewards(windows["rewards"][:, warmup - 1 :], rewards, horizons),
+        "termination": {
+            "average_precision": average_precision(ended, terminations),
+            "positive_rate": float(ended.mean()),
         },
     }
-    return results, probabilities
+    return results, rewards
+
+
+class _Squares:
+    """Squared errors of each window at each horizon, summed over a mask's pixels."""
+
+    BOOTSTRAPS = 1000
+
+    def __init__(self, count, num_horizons):
+        self._shape = count, num_horizons
+        self._sums, self._counts = {}, {}
+
+    def add(self, name, suffix, part, square, mask):
+        """Adds windows' squared errors (batch, horizons, height, width) where the mask is true."""
+        sums = self._sums.setdefault(name + suffix, np.zeros(self._shape))
+        counts = self._counts.setdefault(name + suffix, np.zeros(self._shape))
+        mask = np.broadcast_to(mask, square.shape)
+        sums[part] = np.where(mask, square, 0).sum(axis=(2, 3))
+        counts[part] = mask.sum(axis=(2, 3))
+
+    def results(self, horizon, intervals):
+        """Means over all pixels of all windows, by key, and their 95 % bootstrap intervals."""
+        sums = {key: value[:, horizon] for key, value in self._sums.items()}
+        counts = {key: value[:, horizon] for key, value in self._counts.items()}
+        row = {
+            key: float(sums[key].sum() / counts[key].sum()) if counts[key].any() else None
+            for key in sums
+        }
+        if intervals:
+            # The same draws of windows for all keys.
+            count = self._shape[0]
+            draws = np.random.default_rng(0).integers(count, size=(self.BOOTSTRAPS, count))
+            row["intervals"] = {}
+            for key, mean in row.items():
+                if key != "intervals" and mean is not None:
+                    drawn = sums[key][draws].sum(1) / np.maximum(counts[key][draws].sum(1), 1)
+                    low, high = np.quantile(drawn, [0.025, 0.975])
+                    row["intervals"][key] = [float(low), float(high)]
+        return row
+
+
+def _told_rewards(rewards, probabilities, horizons):
+    """How well the reward's sign is told, from rewards and probabilities of every step."""
+    signs = np.sign(rewards)
+    # Columns 0 and 2 of the reward head are the probabilities of -1 and +1.
+    events = {sign: (signs == sign, probabilities[..., sign + 1]) for sign in (-1, 1)}
+    missed = np.cumsum(probabilities[..., 2] - probabilities[..., 0] - signs, axis=1)
+    earned = np.cumsum(signs, axis=1)
+    return {
+        "average_precision": {str(s): average_precision(*e) for s, e in events.items()},
+        "average_precision_within": {
+            str(h): {str(s): average_precision(*(x[:, :h] for x in e)) for s, e in events.items()}
+            for h in horizons
+        },
+        "positive_rate": {str(s): float(e[0].mean()) for s, e in events.items()},
+        "calibration": {str(s): calibration(*e) for s, e in events.items()},
+        "cumulative_error": {str(h): float(np.abs(missed[:, h - 1]).mean()) for h in horizons},
+        "cumulative_error_zero": {str(h): float(np.abs(earned[:, h - 1]).mean()) for h in horizons},
+    }
+
+
+def calibration(positive: np.ndarray, score: np.ndarray, bins: int = 10) -> list[dict]:
+    """How often what was said to have a probability happened, for each tenth of probabilities.
+
+    Args:
+        positive: bool, any shape.
+        score: probabilities, alike.
+    """
+    tenth = np.minimum((score * bins).astype(int), bins - 1)
+    return [
+        {
+            "probability": float(score[tenth == i].mean()),
+            "rate": float(positive[tenth == i].mean()),
+            "count": int((tenth == i).sum()),
+        }
+        for i in np.unique(tenth)
+    ]
 
 
 def average_precision(positive: np.ndarray, score: np.ndarray) -> float | None:
@@ -118,6 +225,24 @@ def table(results: dict) -> str:
             f"{horizon:>6} {row['mse']:>10.2f} {row['mse_repeat_last']:>13.2f} {ratio:>9.3f}"
             f" {row['mse_mean_frame']:>13.2f}"
         )
+    return "\n".join(lines)
+
+
+def thorough_table(results: dict) -> str:
+    """All errors by horizon beside repeating the last frame and under others' actions, as text."""
+
+    def number(value):
+        return "-" if value is None else f"{value:.2f}"
+
+    columns = ("", "_repeat_last", "_mean_frame", "_shuffled_actions")
+    lines = ["  step                      model  repeat last   mean frame  others' actions"]
+    for horizon, row in results["horizons"].items():
+        for name in ("mse", "mse_moving", "mse_controlled"):
+            values = [number(row[name + column]) for column in columns]
+            lines.append(
+                f"{horizon if name == 'mse' else '':>6} {name:16}"
+                + "".join(f"{value:>{w}}" for value, w in zip(values, (9, 13, 13, 17), strict=True))
+            )
     return "\n".join(lines)
 
 

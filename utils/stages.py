@@ -413,7 +413,8 @@ class _Run:
         for horizon, errors in results["horizons"].items():
             row[f"mse_{horizon}"] = errors["mse"]
             for key, value in errors.items():
-                scalars[f"error_at_step_{horizon}/{key}"] = value
+                if value is not None:
+                    scalars[f"error_at_step_{horizon}/{key}"] = value
         state["history"].append(row)
         logs.scalars(state["step"], scalars)
         if self.stage.reward_weight:
