@@ -247,6 +247,25 @@ class AtariGame:
         self._ale.restoreState(state.emulator)
         self._screen = state.screen
 
+    def rewards_ahead(self, actions: np.ndarray) -> np.ndarray:
+        """What sequences of actions would earn from here, without playing them.
+
+        Args:
+            actions: int (sequences, steps), indices into `action_meanings`.
+
+        Returns:
+            Rewards, float32 (sequences, steps); 0 once the game is over.
+        """
+        moment = self._ale.cloneState(include_rng=True)
+        rewards = np.zeros(actions.shape, np.float32)
+        for sequence, earned in zip(actions, rewards, strict=True):
+            for step, action in enumerate(sequence):
+                if self.terminated or self.truncated:
+                    break
+                earned[step] = self._ale.act(self._actions[action])
+            self._ale.restoreState(moment)
+        return rewards
+
     def _look(self) -> None:
         # The screen is kept because ALE goes on showing the old one after restoreState.
         self._screen = self._ale.getScreen()

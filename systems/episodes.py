@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from systems.atari import AtariGame, Palette
-from systems.policies import POLICIES, Policy
+from systems.policies import Policy, make_policy
 
 # Measured over 16 games: level 3 takes 53 us and 942 bytes a frame, 4 takes 117 us and 926 bytes,
 # 6 takes 168 us and 624 bytes and keeps each of them below 1 kB. A step takes 300-600 us.
@@ -97,7 +97,7 @@ def play_episodes(
 
     Args:
         game: the canonical name of the game.
-        policy: a name in `POLICIES`.
+        policy: what `policy_name` called it.
         seed: what all random choices depend on.
         num_steps: the total number of steps.
         num_workers: how many processes play.
@@ -203,7 +203,7 @@ def work() -> None:
     with Connection(int(file_descriptor)) as parent, contextlib.suppress(EOFError, ConnectionError):
         while True:
             index, max_steps = parent.recv()
-            policy = POLICIES[policy_name](game, np.random.default_rng((int(seed), index)))
+            policy = make_policy(policy_name, game, np.random.default_rng((int(seed), index)))
             for part in play_episode(game, policy, max_steps, met):
                 parent.send(part)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from systems.atari import AtariGame
+from systems.errors import InputError
 
 
 class Policy(Protocol):
@@ -16,7 +17,7 @@ class Policy(Protocol):
         settings: numbers that belong to the policy, for the record.
     """
 
-    settings: ClassVar[dict[str, float]]
+    settings: dict[str, float]
 
     def __init__(self, game: AtariGame, rng: np.random.Generator) -> None:
         """Takes the game that will be played and where to draw random numbers from."""
@@ -31,9 +32,8 @@ class Policy(Protocol):
 class RandomPolicy:
     """Draws every action uniformly."""
 
-    settings: ClassVar[dict[str, float]] = {}
-
     def __init__(self, game: AtariGame, rng: np.random.Generator) -> None:
+        self.settings = {}
         self._num_actions = game.num_actions
         self._rng = rng
 
@@ -55,9 +55,9 @@ class PersistentPolicy:
     """
 
     MEAN_HOLD_STEPS = 20
-    settings: ClassVar[dict[str, float]] = {"mean_hold_steps": MEAN_HOLD_STEPS}
 
     def __init__(self, game: AtariGame, rng: np.random.Generator) -> None:
+        self.settings = {"mean_hold_steps": self.MEAN_HOLD_STEPS}
         self._num_actions = game.num_actions
         self._rng = rng
         self.reset()
@@ -75,4 +75,89 @@ class PersistentPolicy:
         return self._held
 
 
-POLICIES: dict[str, type[Policy]] = {"random": RandomPolicy, "persistent": PersistentPolicy}
+class LookaheadPolicy:
+    """Plays well without having learned: looks ahead in the emulator, and at times acts at random.
+
+    For each action it plays `NUM_ROLLOUTS` futures of `NUM_STEPS` steps from the present moment
+    under random, held actions and begins the one with the largest discounted reward (random
+    shooting, the simplest planner). Where none of them earns anything it goes on as
+    `PersistentPolicy` does, so that it gets about. With probability `epsilon` it takes a random
+    action instead, as the trained player did whose games Oh et al. 2015 (section 4) recorded.
+    """
+
+    NUM_ROLLOUTS = 8
+    NUM_STEPS = 13
+    MEAN_HOLD_STEPS = 5
+    DISCOUNT = 0.97
+    EPSILON = 0.3
+
+    def __init__(self, game: AtariGame, rng: np.random.Generator, epsilon: float = EPSILON) -> None:
+        self.settings = {
+            "num_rollouts": self.NUM_ROLLOUTS,
+            "num_steps": self.NUM_STEPS,
+            "mean_hold_steps": self.MEAN_HOLD_STEPS,
+            "discount": self.DISCOUNT,
+            "epsilon": epsilon,
+        }
+        self._game = game
+        self._rng = rng
+        self._epsilon = epsilon
+        self._otherwise = PersistentPolicy(game, rng)
+        self._discounts = self.DISCOUNT ** np.arange(self.NUM_STEPS)
+
+    def reset(self) -> None:
+        """Lets go of the action that is held."""
+        self._otherwise.reset()
+
+    def action(self) -> int:
+        """Returns the next action."""
+        # Drawn in every step, so that what is held goes on by itself.
+        otherwise = self._otherwise.action()
+        if self._rng.random() < self._epsilon:
+            return int(self._rng.integers(self._game.num_actions))
+        futures = self._futures()
+        values = self._game.rewards_ahead(futures) @ self._discounts
+        if values.max() == values.min():
+            return otherwise
+        return int(futures[values.argmax(), 0])
+
+    def _futures(self) -> np.ndarray:
+        """Sequences of random actions, each held for a random time, (rollouts, steps)."""
+        shape = self.NUM_ROLLOUTS, self.NUM_STEPS
+        drawn = self._rng.integers(self._game.num_actions, size=shape)
+        again = self._rng.random(shape) < 1 / self.MEAN_HOLD_STEPS
+        again[:, 0] = True
+        # Each step takes the action of the last step at which one was drawn.
+        last_drawn = np.maximum.accumulate(np.where(again, np.arange(self.NUM_STEPS), 0), axis=1)
+        return np.take_along_axis(drawn, last_drawn, axis=1)
+
+
+POLICIES: dict[str, type[Policy]] = {
+    "random": RandomPolicy,
+    "persistent": PersistentPolicy,
+    "lookahead": LookaheadPolicy,
+}
+
+
+def policy_name(policy: str, epsilon: float | None = None) -> str:
+    """What a policy is called: lookahead, or lookahead-epsilon0.1 with another epsilon than 0.3.
+
+    Raises:
+        InputError: there is no such policy, or it takes no epsilon, or that is no probability.
+    """
+    if policy not in POLICIES:
+        raise InputError(f"expected policy to be one of {', '.join(POLICIES)}, received {policy!r}")
+    if epsilon is None:
+        return policy
+    if policy != "lookahead":
+        raise InputError(f"expected an epsilon for lookahead alone, received one for {policy}")
+    if not 0 <= epsilon <= 1:
+        raise InputError(f"expected epsilon to be between 0 and 1, received {epsilon}")
+    return policy if epsilon == LookaheadPolicy.EPSILON else f"{policy}-epsilon{epsilon}"
+
+
+def make_policy(name: str, game: AtariGame, rng: np.random.Generator) -> Policy:
+    """The policy that `policy_name` called so."""
+    policy, _, epsilon = name.partition("-epsilon")
+    more = {"epsilon": float(epsilon)} if epsilon else {}
+    return POLICIES[policy](game, rng, **more)

@@ -36,7 +36,7 @@ from tqdm import tqdm
 from systems.atari import AtariGame, game_name
 from systems.episodes import ZLIB_LEVEL, Colour, Episode, play_episodes
 from systems.errors import InputError, exit_on_input_error
-from systems.policies import POLICIES
+from systems.policies import POLICIES, LookaheadPolicy, make_policy, policy_name
 
 # The version of Minari whose layout this is; its readers refuse versions they do not know.
 _MINARI_VERSION = "0.5.4"
@@ -69,6 +69,7 @@ def record(
     num_workers: int = DEFAULT_NUM_WORKERS,
     progress: bool = True,
     overwrite: bool = False,
+    epsilon: float | None = None,
 ) -> Path:
     """Records a data set, or finds that it is there already.
 
@@ -85,9 +86,11 @@ def record(
         num_workers: the number of processes that play, at least 1.
         progress: whether to show a progress bar on stderr.
         overwrite: whether to record again, and replace, a data set that is there already.
+        epsilon: how often `lookahead` acts at random; None for its own 0.3.
 
     Returns:
-        The data set's directory, which is `dataset_directory` of the same arguments.
+        The data set's directory, which is `dataset_directory` of the same arguments and what
+        `policy_name` calls the policy.
 
     Raises:
         InputError: if an argument cannot be used or the data set cannot be written.
@@ -99,8 +102,7 @@ def record(
         raise InputError(f"expected num_workers to be at least 1, received {num_workers}")
     if seed < 0:
         raise InputError(f"expected seed to be at least 0, received {seed}")
-    if policy not in POLICIES:
-        raise InputError(f"expected policy to be one of {', '.join(POLICIES)}, received {policy!r}")
+    policy = policy_name(policy, epsilon)
 
     directory = dataset_directory(data_path, game, policy, num_frames, seed)
     if os.path.isdir(directory) and not overwrite:
@@ -213,7 +215,7 @@ def _write_data_set(
         "dataset_size": round(data_file.stat().st_size / 1e6, 1),
         "game": emulator.name,
         "policy": policy,
-        "policy_settings": POLICIES[policy].settings,
+        "policy_settings": make_policy(policy, emulator, np.random.default_rng(seed)).settings,
         "seed": seed,
         "frame_skip": emulator.frame_skip,
         "repeat_action_probability": emulator.repeat_action_probability,
@@ -327,7 +329,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--policy",
         choices=POLICIES,
         default="random",
-        help="who plays: random draws each action anew, persistent holds it for a random time",
+        help="who plays: random draws each action anew, persistent holds it for a random time, "
+        "lookahead searches in the emulator (40 steps a second and core)",
+    )
+    parser.add_argument(
+        "--epsilon",
+        type=float,
+        help=f"how often lookahead acts at random; by default {LookaheadPolicy.EPSILON}",
     )
     parser.add_argument(
         "--num_workers",
@@ -340,10 +348,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     flags = parser.parse_args(arguments)
     with exit_on_input_error():
+        name = policy_name(flags.policy, flags.epsilon)
         existed = os.path.isdir(
-            dataset_directory(
-                flags.data_path, flags.atari_game, flags.policy, flags.num_frames, flags.seed
-            )
+            dataset_directory(flags.data_path, flags.atari_game, name, flags.num_frames, flags.seed)
         )
         try:
             directory = record(
@@ -354,6 +361,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 flags.data_path,
                 flags.num_workers,
                 overwrite=flags.overwrite,
+                epsilon=flags.epsilon,
             )
         except KeyboardInterrupt:
             print("interrupted; nothing was kept", file=sys.stderr)

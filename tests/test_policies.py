@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from systems.atari import AtariGame
-from systems.policies import POLICIES, PersistentPolicy, RandomPolicy
+from systems.errors import InputError
+from systems.policies import (
+    POLICIES,
+    LookaheadPolicy,
+    PersistentPolicy,
+    RandomPolicy,
+    make_policy,
+    policy_name,
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +59,74 @@ def test_persistent_policy_lets_go_at_reset(ms_pacman):
 @pytest.mark.parametrize("name", POLICIES)
 def test_same_seed_same_actions(name, ms_pacman):
     def play(seed):
-        return actions_of(POLICIES[name](ms_pacman, np.random.default_rng(seed)), 200).tolist()
+        return actions_of(POLICIES[name](ms_pacman, np.random.default_rng(seed)), 60).tolist()
 
     assert play(1) == play(1) != play(2)
 
 
-def test_only_the_persistent_policy_crosses_the_road():
+def test_the_persistent_policy_crosses_the_road_where_the_random_one_does_not():
     game = AtariGame("freeway")
     crossings = {}
-    for name, policy_class in POLICIES.items():
-        policy = policy_class(game, np.random.default_rng(0))
+    for name in ("random", "persistent"):
+        policy = make_policy(name, game, np.random.default_rng(0))
         game.reset()
         crossings[name] = sum(game.step(policy.action())[1] for _ in range(1000))
     assert crossings["random"] == 0 and crossings["persistent"] >= 1
+
+
+def score(game, policy, steps):
+    game.reset()
+    return sum(game.step(policy.action())[1] for _ in range(steps))
+
+
+def test_lookahead_scores_and_epsilon_one_is_random_play():
+    game = AtariGame("ms_pacman")
+    scores = {
+        epsilon: score(game, LookaheadPolicy(game, np.random.default_rng(0), epsilon), 150)
+        for epsilon in (0.0, 1.0)
+    }
+    assert scores[0.0] > 2 * scores[1.0]
+    actions = actions_of(LookaheadPolicy(game, np.random.default_rng(0), 1.0), 9000)
+    assert np.abs(np.bincount(actions, minlength=9) - 1000).max() < 160
+
+
+def test_lookahead_futures_hold_their_actions(ms_pacman):
+    policy = LookaheadPolicy(ms_pacman, np.random.default_rng(0))
+    futures = np.concatenate([policy._futures() for _ in range(2000)])
+    assert futures.shape == (16_000, 13)
+    assert abs(np.mean(futures[:, 1:] != futures[:, :-1]) - 8 / 9 / 5) < 0.005
+    assert np.bincount(futures[:, 0], minlength=9).min() > 1600
+
+
+def test_looking_ahead_leaves_the_game_as_it_is():
+    game, untouched = AtariGame("ms_pacman"), AtariGame("ms_pacman")
+    rng = np.random.default_rng(0)
+    for _ in range(90):
+        action = int(rng.integers(9))
+        game.step(action)
+        untouched.step(action)
+    futures = rng.integers(9, size=(4, 12))
+    rewards = game.rewards_ahead(futures)
+    np.testing.assert_array_equal(game.rewards_ahead(futures), rewards)
+    assert rewards.any()
+    played = [untouched.step(int(action))[1] for action in futures[1]]
+    assert played == rewards[1].tolist()
+    game.rewards_ahead(futures)
+    again = [game.step(int(action)) for action in futures[1]]
+    assert [reward for _, reward, _ in again] == played
+    np.testing.assert_array_equal(game.screen(), untouched.screen())
+
+
+def test_a_policys_name_tells_its_epsilon(ms_pacman):
+    assert policy_name("lookahead") == policy_name("lookahead", 0.3) == "lookahead"
+    assert policy_name("lookahead", 0.1) == "lookahead-epsilon0.1"
+    for name, epsilon in (("lookahead", 0.3), ("lookahead-epsilon0.1", 0.1)):
+        policy = make_policy(name, ms_pacman, np.random.default_rng(0))
+        assert policy.settings["epsilon"] == epsilon
+    for arguments, message in (
+        (("greedy",), "lookahead"),
+        (("random", 0.1), "lookahead alone"),
+        (("lookahead", 1.5), "between 0 and 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            policy_name(*arguments)
