@@ -60,11 +60,11 @@ def test_transitions_keep_the_weights_they_were_made_from():
 def test_fast_imagination_finds_what_imagination_finds(variant, batch, num_actions):
     """The second case is one that matrices would not make faster."""
     model = predictor(variant, num_actions)
-    plain, fast = Imagination(model), FastImagination(model)
-    actions = np.random.default_rng(2).integers(num_actions, size=(batch, 4), dtype=np.int32)
+    fast = FastImagination(model)
+    actions = np.random.default_rng(2).integers(num_actions, size=(batch, 6), dtype=np.int32)
     expected_state = found_state = state(batch, batch // 2)
-    for t in (0, 2):  # it goes on from its own state
-        steps = actions[:, t : t + 2]
+    for steps in np.split(actions, [1, 2, 4], axis=1):  # it goes on from its own state
+        plain = Imagination(model)
         expected = plain.predict_on_batch({"state": expected_state, "actions": steps})
         found = fast(found_state, steps)
         expected_state, found_state = expected.pop("state"), found.pop("state")

@@ -266,6 +266,11 @@ class Windows(keras.utils.PyDataset):
         """How many batches there are."""
         return self._num_batches
 
+    @property
+    def num_windows(self):
+        """How many windows there are to choose from."""
+        return int(self._ends[-1])
+
     def _rewarded(self, counts, reward_steps):
         numbers = []
         first = 0

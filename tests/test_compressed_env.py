@@ -1,0 +1,173 @@
+"""The compressed game as a Gymnasium environment."""
+
+import json
+
+import gymnasium
+import keras
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import systems.compressed_env as compressed_env
+from model.predictor import FramePredictor
+from systems.compressed_env import CompressedAtariEnv, CompressedAtariVectorEnv
+from systems.errors import InputError
+from systems.record import record
+from utils import checkpoints
+from utils.dataset import Dataset
+
+from . import tiny  # noqa: F401 - makes the preset "tiny" known
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data")
+    return record("ms_pacman", "random", 120, 1, path, progress=False)
+
+
+@pytest.fixture(scope="module", params=["compression", "paper"])
+def checkpoint(request, data, tmp_path_factory):
+    """Untrained weights, with outputs large enough to see, as a stage leaves them."""
+    directory = tmp_path_factory.mktemp(request.param)
+    keras.utils.set_random_seed(0)
+    predictor = FramePredictor("tiny", request.param, 9)
+    predictor.network.adapt(*Dataset(data).frame_statistics((12, 12, 1)))
+    rng = np.random.default_rng(0)
+    for weight in [*predictor.network.core.weights, *predictor.network.reward_head.weights]:
+        weight.assign(np.asarray(weight) + rng.normal(size=weight.shape) * 0.5)
+    # No end in sight.
+    predictor.network.termination_head.bias.assign([-20.0])
+    checkpoints.save_weights(predictor.network, directory)
+    config = {
+        "model": "tiny",
+        "variant": request.param,
+        "game": "ms_pacman",
+        "stage": "test",
+        "action_meanings": Dataset(data).action_meanings,
+        "warmup": 10,
+        "data": {"test": str(data)},
+    }
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
+
+
+@pytest.mark.parametrize("observation_type", compressed_env.OBSERVATION_TYPES)
+@pytest.mark.parametrize("reward_type", compressed_env.REWARD_TYPES)
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_gymnasiums_own_checker_passes(checkpoint, observation_type, reward_type):
+    env = gymnasium.make(
+        "CompressedAtari-v0",
+        checkpoint=checkpoint,
+        observation_type=observation_type,
+        reward_type=reward_type,
+        render_mode="rgb_array",
+    )
+    check_env(env.unwrapped)
+    env.reset(seed=1)
+    assert env.render().shape == (12, 12, 3)
+    assert env.render().dtype == np.uint8
+
+
+def play(env, seed, actions):
+    observation, _ = env.reset(seed=seed)
+    return [(observation.copy(), 0.0, False, False), *(env.step(a)[:4] for a in actions)]
+
+
+def assert_same_play(play, other):
+    for step, other_step in zip(play, other, strict=True):
+        np.testing.assert_array_equal(step[0], other_step[0])
+        assert step[1:] == other_step[1:]
+
+
+def test_a_seed_decides_the_start_and_what_is_drawn(checkpoint):
+    env = CompressedAtariEnv(checkpoint, reward_type="sampled")
+    actions = [1, 2, 3, 4, 5]
+    first = play(env, 1, actions)
+    assert_same_play(play(env, 1, actions), first)
+    starts = {play(env, seed, [])[0][0].tobytes() for seed in range(5)}
+    assert len(starts) > 1
+    assert {reward for _, reward, *_ in first} <= {-1.0, 0.0, 1.0}
+
+
+@pytest.mark.parametrize("observation_type", compressed_env.OBSERVATION_TYPES)
+def test_branches_from_a_state_are_exact(checkpoint, observation_type):
+    env = CompressedAtariEnv(checkpoint, None, observation_type, "sampled", max_episode_steps=6)
+    play(env, 3, [0, 1])
+    state = env.get_state()
+    ahead = [env.step(a)[:4] for a in (2, 3, 4, 5)]
+    env.set_state(state)
+    for a in (8, 7):  # a detour
+        env.step(a)
+    env.set_state(state)
+    again = [env.step(a)[:4] for a in (2, 3, 4, 5)]
+    assert_same_play(again, ahead)
+    assert [truncated for *_, truncated in ahead] == [False, False, False, True]
+
+
+def test_games_side_by_side_are_the_single_games(checkpoint):
+    """Each row of the vector environment goes on from its own start as a single game would."""
+    many = gymnasium.make_vec("CompressedAtari-v0", num_envs=3, checkpoint=checkpoint)
+    many.reset(seed=5)
+    single = CompressedAtariEnv(checkpoint)
+    single.reset(seed=0)
+    starts = many.unwrapped._games.state
+    actions = np.random.default_rng(0).integers(9, size=(4, 3))
+    steps = [many.step(a) for a in actions]
+    for game in range(3):
+        rows = type(starts)(*(part[game : game + 1] for part in starts))
+        single.set_state(single.get_state()._replace(predictor=rows, steps=0))
+        for t in range(4):
+            observation, reward, *_ = single.step(actions[t, game])
+            # bfloat16 products of other shapes
+            assert np.abs(observation.astype(int) - steps[t][0][game]).mean() < 2
+            assert reward == pytest.approx(steps[t][1][game], abs=0.1)
+
+
+def test_a_game_that_ended_starts_anew_in_the_step_after(checkpoint, data):
+    env = CompressedAtariVectorEnv(checkpoint, num_envs=2, max_episode_steps=3)
+    env.reset(seed=0)
+    truncated = [env.step(np.array([1, 1]))[3].tolist() for _ in range(3)]
+    assert truncated == [[False, False], [False, False], [True, True]]
+    observations, rewards, terminated, truncated, _ = env.step(np.array([1, 1]))
+    assert not rewards.any() and not terminated.any() and not truncated.any()
+    dataset = Dataset(data)
+    real = {
+        dataset.read(0, t, 1, (12, 12, 1))["frames"].tobytes()
+        for t in range(dataset.lengths[0] + 1)
+    }
+    assert all(observation.tobytes() in real for observation in observations)
+    assert not env.step(np.array([1, 1]))[3].any()
+
+
+def test_an_episode_ends_where_the_termination_head_says(checkpoint):
+    env = CompressedAtariVectorEnv(checkpoint, num_envs=2)
+    env.reset(seed=0)
+    head = env._games.predictor.network.termination_head
+    head.bias.assign([20.0])
+    assert env.step(np.array([0, 0]))[2].all()
+
+
+def test_nothing_is_decoded_for_latent_observations(checkpoint, monkeypatch):
+    if "paper" in str(checkpoint):
+        pytest.skip("the paper variant has to decode")
+    env = CompressedAtariVectorEnv(checkpoint, 2, observation_type="latent")
+
+    def decode(*_):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(env._games.predictor.network, "decode", decode)
+    env.reset(seed=0)
+    observations, *_ = env.step(np.array([0, 1]))
+    assert observations.shape == (2, 32)
+    assert env.observation_space.contains(observations)
+
+
+def test_bad_arguments_are_refused(checkpoint, tmp_path):
+    with pytest.raises(InputError, match="observation_type"):
+        CompressedAtariEnv(checkpoint, observation_type="pixels")
+    with pytest.raises(InputError, match="reward_type"):
+        CompressedAtariEnv(checkpoint, reward_type="certain")
+    with pytest.raises(InputError, match="max_episode_steps"):
+        CompressedAtariEnv(checkpoint, max_episode_steps=0)
+    with pytest.raises(InputError, match="checkpoint directory"):
+        CompressedAtariEnv(tmp_path)
