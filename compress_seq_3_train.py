@@ -7,7 +7,7 @@ STAGE = Stage(
     variant="compression",
     predict=3,
     restore="compress_seq_1",
-    learning_rate=1e-3,
+    learning_rate=8e-4,
 )
 
 if __name__ == "__main__":

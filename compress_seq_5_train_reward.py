@@ -7,7 +7,7 @@ STAGE = Stage(
     variant="compression",
     predict=5,
     restore="compress_seq_5",
-    learning_rate=5e-4,
+    learning_rate=3e-4,
     reward_weight=0.02,
 )
 

@@ -7,7 +7,7 @@ STAGE = Stage(
     variant="paper",
     predict=3,
     restore="paper_seq_1",
-    learning_rate=1e-3,
+    learning_rate=8e-4,
 )
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ STAGE = Stage(
     variant="paper",
     predict=5,
     restore="paper_seq_3",
-    learning_rate=1e-3,
+    learning_rate=6e-4,
 )
 
 if __name__ == "__main__":

@@ -106,12 +106,7 @@ def _parser(stage: Stage) -> argparse.ArgumentParser:
     for role in DATA_SEEDS:
         add(f"--{role}_data", metavar="DIR", help=f"use this data set for {role}")
     add("--batch_size", type=whole_number(1), help=f"windows a step; default {BATCH_SIZES}")
-    add(
-        "--learning_rate",
-        type=positive_number,
-        default=stage.learning_rate,
-        help="Adam's, for a kernel of typical size",
-    )
+    add("--learning_rate", type=positive_number, default=stage.learning_rate, help="Adam's")
     add("--max_steps", type=whole_number(1), help="stop here at the latest, learning rate at 0")
     add("--patience", type=whole_number(1), default=10, help="epochs without a better validation")
     add("--steps_per_epoch", type=whole_number(1), default=100, help="between validations")
