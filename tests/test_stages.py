@@ -43,7 +43,7 @@ def run(script, *flags):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Flags of a directory that the first script to run records Ms. Pac-Man into."""
-    return f"--data_path={tmp_path_factory.mktemp('data')}", "--num_training_frames=240"
+    return f"--data_path={tmp_path_factory.mktemp('data')}", "--num_training_frames=200"
 
 
 @pytest.fixture
@@ -284,7 +284,7 @@ def test_video_of_a_checkpoint(flags, tmp_path, monkeypatch, capsys):
             "generate_video.py",
             f"--checkpoint={directory(tmp_path)}",
             f"--output={tmp_path / output}",
-            "--num_frames=15",
+            "--num_frames=11",
             *more,
         ]
         monkeypatch.setattr(sys, "argv", command)
@@ -382,7 +382,7 @@ def test_truncated_weights_are_refused(flags, tmp_path, capsys):
 
 
 def test_truncated_data_is_refused(flags, tmp_path, capsys):
-    directory = record("ms_pacman", "random", 240, 1, tmp_path, progress=False)
+    directory = record("ms_pacman", "random", 200, 1, tmp_path, progress=False)
     path = directory / "main_data.hdf5"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     error = fails(capsys, "compress_seq_1_train", *flags, f"--data_path={tmp_path}")
