@@ -28,7 +28,7 @@ from model.predictor import RollOut
 from systems.errors import InputError, exit_on_input_error, whole_number
 from utils import checkpoints, evaluation
 from utils.controlled import controlled_pixels
-from utils.dataset import Windows, find_dataset, window_counts
+from utils.dataset import find_dataset, held_out_windows
 
 HORIZONS = "1,3,5,10,30,50,100"
 FRAMES_AT_ONCE = 16 * 30 * 84 * 84  # pixels of roll-out decoded together
@@ -95,8 +95,7 @@ def evaluate(directory: Path, args: argparse.Namespace) -> dict:
             f"longest episode of {dataset.directory}. Received {args.horizons}."
         )
     length = warmup + horizons[-1]
-    available = int(window_counts(dataset, length).sum())
-    windows = Windows(dataset, shape, length, min(args.num_windows, available), args.seed)
+    windows = held_out_windows(dataset, shape, length, args.num_windows, args.seed)
     starts = [windows.window(number) for number in windows.numbers(0)]
     results, _ = evaluation.evaluate(
         RollOut(predictor),

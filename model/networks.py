@@ -225,6 +225,19 @@ def _forget_gate_open(shape, dtype=None):
     )
 
 
+def lstm_step(z, c):
+    """The LSTM's state from its gates' input z (batch, 8192) and its cell c (batch, 2048).
+
+    Returns h and c after the step, and what the gradient needs: the gates (input, forget,
+    candidate, output) and tanh(c).
+    """
+    z_i, z_f, z_g, z_o = ops.split(z, 4, axis=-1)
+    i, f, g, o = ops.sigmoid(z_i), ops.sigmoid(z_f), ops.tanh(z_g), ops.sigmoid(z_o)
+    c = f * c + i * g
+    tanh_c = ops.tanh(c)
+    return o * tanh_c, c, (i, f, g, o), tanh_c
+
+
 @ops.custom_gradient
 def _lstm(projected, gate, h, c, recurrent_kernel, *fed_back_weights):
     """LSTM over `projected` (batch, known, 8192), then over its own output gated by `gate`.
@@ -251,13 +264,9 @@ def _lstm(projected, gate, h, c, recurrent_kernel, *fed_back_weights):
             z = x @ kernel + bias
             loop_inputs.append((u, x))
         z = ops.cast(z, "float32") + ops.cast(h_before @ recurrent_kernel, "float32")
-        z_i, z_f, z_g, z_o = ops.split(z, 4, axis=-1)
-        i, f, g, o = ops.sigmoid(z_i), ops.sigmoid(z_f), ops.tanh(z_g), ops.sigmoid(z_o)
         c_before = c
-        c = f * c + i * g
-        tanh_c = ops.tanh(c)
-        h = o * tanh_c
-        steps.append((h_before, c_before, (i, f, g, o), tanh_c))
+        h, c, gates, tanh_c = lstm_step(z, c)
+        steps.append((h_before, c_before, gates, tanh_c))
         outputs.append(ops.concatenate([h, c], axis=-1))
 
     def gradient(d_outputs):

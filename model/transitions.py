@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from model.networks import ActionGatedLSTM
+from model.networks import ActionGatedLSTM, lstm_step
 from model.predictor import FramePredictor, Imagination, State, look
 
 
@@ -103,9 +103,7 @@ class Transitions(keras.layers.Layer):
                     )
                 )
             z = ops.take(ops.concatenate(z), back[:, t], axis=0)
-            z_i, z_f, z_g, z_o = ops.split(z, 4, axis=-1)
-            c = ops.sigmoid(z_f) * c + ops.sigmoid(z_i) * ops.tanh(z_g)
-            h = ops.sigmoid(z_o) * ops.tanh(c)
+            h, c, _, _ = lstm_step(z, c)
             outputs.append(h)
         return ops.stack(outputs, axis=1), h, c
 

@@ -245,7 +245,7 @@ class Windows(keras.utils.PyDataset):
         share = batch_size // num_processes
         self._share = slice(process * share, (process + 1) * share)
         self._num_batches = num_batches
-        counts = window_counts(dataset, length)
+        counts = _window_counts(dataset, length)
         self._ends = np.cumsum(counts)
         if not self._ends[-1]:
             raise InputError(
@@ -313,15 +313,20 @@ class Windows(keras.utils.PyDataset):
         return {key: np.stack([window[key] for window in windows]) for key in windows[0]}
 
 
-def window_counts(dataset, length):
+def _window_counts(dataset, length):
     """How many windows of `length` frames start in each episode."""
     return np.maximum(dataset.lengths + 2 - length, 0)
 
 
+def held_out_windows(dataset: Dataset, shape, length: int, count: int, seed: int = 0) -> Windows:
+    """`count` windows fixed by the seed, as its one batch; fewer where the data has fewer."""
+    count = min(count, int(_window_counts(dataset, length).sum()))
+    return Windows(dataset, shape, length, max(count, 1), seed)
+
+
 def held_out(dataset: Dataset, shape, length: int, count: int, seed: int = 0) -> dict:
-    """`count` windows fixed by the seed, as one batch; fewer where the data has fewer."""
-    count = min(count, int(window_counts(dataset, length).sum()))
-    return Windows(dataset, shape, length, max(count, 1), seed)[0]
+    """The batch of `held_out_windows`."""
+    return held_out_windows(dataset, shape, length, count, seed)[0]
 
 
 def find_dataset(directory: str | Path, game: str, num_actions: int | None = None) -> Dataset:

@@ -94,9 +94,8 @@ def evaluate(
         if thorough:
             if controlled is not None:
                 masks["mse_controlled"] = controlled[part]
-            other = {**windows, "actions": shuffled}
-            other = {key: value[part] for key, value in other.items()}
-            _, misled = next(roll_out(model, other, warmup, batch_size))
+            others = {"frames": frames, "actions": shuffled[part]}
+            _, misled = next(roll_out(model, others, warmup, batch_size))
             guesses["_shuffled_actions"] = misled["frames"][:, at]
         for suffix, guess in guesses.items():
             square = np.square(guess - truth).mean(axis=-1)
