@@ -188,6 +188,23 @@ class FramePredictor(keras.Model):
         return loss
 
 
+class Observation(keras.Model):
+    """Taking in real frames: `FramePredictor.observe`, compiled for any backend.
+
+    ``Observation(predictor).predict_on_batch({"frames": ..., "actions": ..., "state": ...})``; one
+    instance for each number of frames, with or without a state to go on from.
+    """
+
+    def __init__(self, predictor: FramePredictor):
+        super().__init__(name="observation", dtype=predictor.dtype_policy, autocast=False)
+        self.predictor = predictor
+        self.built = True
+
+    def call(self, batch):
+        """The `State` after the frames; see `FramePredictor.observe`."""
+        return self.predictor.observe(batch["frames"], batch["actions"], batch.get("state"))
+
+
 class Imagination(keras.Model):
     """Looking ahead from a state, as planners and environments do it.
 

@@ -10,6 +10,7 @@ import difflib
 import re
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from ale_py import ALEInterface, ALEState, LoggerMode, roms
 
@@ -52,6 +53,18 @@ def game_name(name: str) -> str:
 
 def _letters(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def resize(frame: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Fits a frame to (height, width, channels) by area, so that no small object is skipped.
+
+    Args:
+        frame: uint8, grey (H, W) or RGB (H, W, 3), as the channels of `shape` have it.
+    """
+    height, width, _ = shape
+    if frame.shape[:2] != (height, width):
+        frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+    return frame.reshape(shape)
 
 
 class Palette:
@@ -237,6 +250,10 @@ class AtariGame:
     def screen_grey(self) -> np.ndarray:
         """Returns the current screen in grey, [H, W] uint8."""
         return self.palette.grey[self._screen]
+
+    def observation(self, shape: tuple[int, int, int]) -> np.ndarray:
+        """Returns the current screen fitted to a preset's (height, width, channels), uint8."""
+        return resize(self.screen_rgb() if shape[-1] == 3 else self.screen_grey(), shape)
 
     def clone_state(self) -> GameState:
         """Returns the current moment, from which `restore_state` can go on any number of times."""

@@ -75,6 +75,22 @@ class PersistentPolicy:
         return self._held
 
 
+def hold(drawn: np.ndarray, mean_steps: float, rng: np.random.Generator) -> np.ndarray:
+    """Sequences of actions, each held for a random time, from one drawn for every step.
+
+    Args:
+        drawn: int (sequences, steps), the action taken up where the one before is let go.
+        mean_steps: of holding.
+        rng: where the times are drawn from.
+    """
+    again = rng.random(drawn.shape) < 1 / mean_steps
+    again[:, 0] = True
+    # Each step takes the action of the last step at which one was taken up.
+    steps = np.arange(drawn.shape[1])
+    last_taken = np.maximum.accumulate(np.where(again, steps, 0), axis=1)
+    return np.take_along_axis(drawn, last_taken, axis=1)
+
+
 class LookaheadPolicy:
     """Plays well without having learned: looks ahead in the emulator, and at times acts at random.
 
@@ -115,21 +131,13 @@ class LookaheadPolicy:
         otherwise = self._otherwise.action()
         if self._rng.random() < self._epsilon:
             return int(self._rng.integers(self._game.num_actions))
-        futures = self._futures()
+        shape = self.NUM_ROLLOUTS, self.NUM_STEPS
+        drawn = self._rng.integers(self._game.num_actions, size=shape)
+        futures = hold(drawn, self.MEAN_HOLD_STEPS, self._rng)
         values = self._game.rewards_ahead(futures) @ self._discounts
         if values.max() == values.min():
             return otherwise
         return int(futures[values.argmax(), 0])
-
-    def _futures(self) -> np.ndarray:
-        """Sequences of random actions, each held for a random time, (rollouts, steps)."""
-        shape = self.NUM_ROLLOUTS, self.NUM_STEPS
-        drawn = self._rng.integers(self._game.num_actions, size=shape)
-        again = self._rng.random(shape) < 1 / self.MEAN_HOLD_STEPS
-        again[:, 0] = True
-        # Each step takes the action of the last step at which one was drawn.
-        last_drawn = np.maximum.accumulate(np.where(again, np.arange(self.NUM_STEPS), 0), axis=1)
-        return np.take_along_axis(drawn, last_drawn, axis=1)
 
 
 POLICIES: dict[str, type[Policy]] = {

@@ -18,7 +18,7 @@ import h5py
 import keras
 import numpy as np
 
-from systems.atari import game_name
+from systems.atari import game_name, resize
 from systems.errors import InputError
 
 KEYS = ("observations", "actions", "rewards", "terminations")
@@ -170,9 +170,7 @@ class Dataset:
                 frame = palette[frame] if channels == 3 else cv2.LUT(frame, grey_palette)
             elif channels == 1:
                 frame = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-            if not same_size:
-                frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
-            out[:] = frame.reshape(shape)
+            out[:] = resize(frame, shape)
         return fitted
 
     def frame_statistics(self, shape, samples: int = 1000) -> tuple[np.ndarray, float]:
