@@ -8,6 +8,7 @@ STAGE = Stage(
     predict=1,
     restore=None,
     learning_rate=1e-3,
+    max_steps=200,
 )
 
 if __name__ == "__main__":

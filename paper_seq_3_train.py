@@ -7,7 +7,8 @@ STAGE = Stage(
     variant="paper",
     predict=3,
     restore="paper_seq_1",
-    learning_rate=8e-4,
+    learning_rate=1e-3,
+    max_steps=100,
 )
 
 if __name__ == "__main__":

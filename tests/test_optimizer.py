@@ -1,27 +1,108 @@
-"""The fused update against Keras' own."""
+"""The optimizer against Keras' Adam, against its own plain formulation, and what it is for."""
 
 import keras
 import numpy as np
+import pytest
 
-from utils.optimizer import WORTH_COMPILING, FusedAdam
+from utils.optimizer import MOMENTUM, RANK, TYPICAL_DEVIATION, UPDATE_SIZE, WORTH_COMPILING, Dion
 
 
-def trained(optimizer):
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((512,)), keras.layers.Dense(600)])
-    assert model.layers[0].kernel.shape == (512, 600) and WORTH_COMPILING < 512 * 600
-    model.compile(optimizer, "mse")
+def schedule(rate):
+    return keras.optimizers.schedules.CosineDecay(0.0, 10, warmup_target=rate, warmup_steps=2)
+
+
+def moved_by(optimizer, initial, gradients):
+    """How far one kernel goes under a sequence of gradients."""
+    kernel = keras.Variable(initial.astype("float32"))
+    optimizer.build([kernel])
+    for gradient in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor(gradient.astype("float32"))], [kernel])
+    return keras.ops.convert_to_numpy(kernel) - initial
+
+
+@pytest.mark.parametrize("times", [1.0, 0.25])
+@pytest.mark.parametrize("shape", [(RANK - 1, 5000), (3, 3, 16, 32)])
+def test_small_kernels_have_adam_at_a_rate_in_proportion_to_their_size(shape, times):
     rng = np.random.default_rng(0)
-    for _ in range(5):
-        model.train_on_batch(rng.normal(size=(8, 512)), rng.normal(size=(8, 600)))
-    return model, optimizer
+    assert 5000 * (RANK - 1) > WORTH_COMPILING
+    initial = rng.normal(size=shape)
+    initial *= times * TYPICAL_DEVIATION / initial.std()
+    gradients = rng.normal(size=(5, *shape))
+    ours = moved_by(Dion(schedule(0.1)), initial, gradients)
+    plain = moved_by(keras.optimizers.Adam(schedule(0.1 * times), beta_2=0.99), initial, gradients)
+    np.testing.assert_allclose(ours, plain, rtol=1e-3, atol=1e-5)
 
 
-def test_fused_adam_is_adam():
-    schedule = keras.optimizers.schedules.CosineDecay(0.0, 10, warmup_target=0.1, warmup_steps=2)
-    ours, our_optimizer = trained(FusedAdam(schedule, beta_2=0.99))
-    plain, optimizer = trained(keras.optimizers.Adam(schedule, beta_2=0.99))
-    for a, b in zip(ours.weights, plain.weights, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-    for a, b in zip(our_optimizer.variables, optimizer.variables, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+def test_biases_have_adam_at_the_learning_rate():
+    rng = np.random.default_rng(0)
+    initial, gradients = rng.normal(size=100), rng.normal(size=(5, 100))
+    ours = moved_by(Dion(schedule(0.1)), initial, gradients)
+    plain = moved_by(keras.optimizers.Adam(schedule(0.1), beta_2=0.99), initial, gradients)
+    np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-6)
+
+
+def reference(initial, gradients, rate):
+    """Ahn et al.'s algorithm 1 with QR's orthonormal basis, in float64."""
+    shape = initial.shape
+    initial = initial.reshape(-1, shape[-1])
+    rows, columns = initial.shape
+    basis = keras.random.normal((columns, RANK), seed=0)
+    q = keras.ops.convert_to_numpy(basis).astype(np.float64)
+    momentum, kernel = np.zeros((rows, columns)), initial.copy()
+    size = rate * UPDATE_SIZE * initial.std() / TYPICAL_DEVIATION
+    for gradient in gradients:
+        momentum = momentum + gradient.reshape(rows, columns)
+        p, _ = np.linalg.qr(momentum @ q)
+        r = momentum.T @ p
+        momentum -= (1 - MOMENTUM) * p @ r.T
+        q = r / np.linalg.norm(r, axis=0)
+        kernel -= size * np.sqrt(rows * columns / RANK) * p @ q.T
+    return (kernel - initial).reshape(shape)
+
+
+@pytest.mark.parametrize("shape", [(180, 260), (3, 3, 20, 160)])
+def test_large_kernels_move_as_the_plain_formulation_has_it(shape):
+    rng = np.random.default_rng(0)
+    initial, gradients = rng.normal(size=shape), rng.normal(size=(4, *shape))
+    ours = moved_by(Dion(1e-3), initial, gradients)
+    # The two bases of the same space differ; with unit columns so do the products, a little.
+    plain = reference(initial, gradients, 1e-3)
+    assert np.corrcoef(ours.ravel(), plain.ravel())[0, 1] > 0.97
+
+
+def test_an_update_has_the_size_that_it_should():
+    rng = np.random.default_rng(0)
+    initial = rng.normal(size=(400, 600)) * 0.02
+    moved = moved_by(Dion(1e-3), initial, rng.normal(size=(1, 400, 600)))
+    expected = 1e-3 * UPDATE_SIZE * initial.std() / TYPICAL_DEVIATION
+    assert np.sqrt(np.square(moved).mean()) == pytest.approx(expected, rel=0.01)
+
+
+def test_what_is_weak_in_the_gradient_is_learned_as_fast_as_what_is_strong():
+    """Adam comes to it last: the same measure is below a fiftieth."""
+    rng = np.random.default_rng(0)
+    left, _ = np.linalg.qr(rng.normal(size=(400, 2)))
+    right, _ = np.linalg.qr(rng.normal(size=(600, 2)))
+    weak_in_strong = np.array([1000.0, 1.0])
+    gradients = [
+        (left * weak_in_strong) @ right.T + 1e-3 * rng.normal(size=(400, 600)) for _ in range(30)
+    ]
+    initial = rng.normal(size=(400, 600)) * TYPICAL_DEVIATION
+
+    def along(moved):
+        strong, weak = np.abs(np.diag(left.T @ moved @ right))
+        return weak / strong
+
+    assert along(moved_by(Dion(1e-3), initial, gradients)) > 0.5
+    assert along(moved_by(keras.optimizers.Adam(1e-3), initial, gradients)) < 0.02
+
+
+def test_nothing_moves_without_a_gradient():
+    rng = np.random.default_rng(0)
+    initial = rng.normal(size=(180, 260)) * TYPICAL_DEVIATION
+    nothing = np.zeros((180, 260))
+    moved = moved_by(Dion(1e-3), initial, [nothing, nothing])
+    np.testing.assert_allclose(moved, 0, atol=1e-7)
+    gradient = rng.normal(size=(180, 260))
+    moved = moved_by(Dion(1e-3), initial, [nothing, gradient])
+    assert np.square(moved).mean() > 0

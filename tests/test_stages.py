@@ -90,7 +90,7 @@ def test_the_2016_command_lines_parse_unchanged(script):
     args = stages._parser(stage_of(script)).parse_args(["--atari_game=ms_pacman.bin"])
     assert args.model == "lstm_210x160x3"
     assert args.num_training_frames == 30000
-    assert args.max_steps is None
+    assert args.max_steps == stage_of(script).max_steps
 
 
 def test_a_stages_script_is_named_as_stages_say():

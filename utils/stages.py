@@ -34,7 +34,7 @@ from systems.record import dataset_directory, record
 from utils import checkpoints, distribution, evaluation, video
 from utils.dataset import Dataset, Windows, find_dataset, held_out
 from utils.distribution import Devices
-from utils.optimizer import FusedAdam
+from utils.optimizer import Dion
 from utils.tensorboard import Logs
 
 WARMUP = 10  # real frames before the first prediction, in every stage
@@ -56,6 +56,7 @@ class Stage:
     predict: int  # frames predicted after the warm-up, fed back; 1: one step ahead of real frames
     restore: str | None  # the stage whose best weights it starts from
     learning_rate: float
+    max_steps: int
     reward_weight: float = 0.0  # of the reward's cross-entropy against the pixels; 0: not trained
 
     @property
@@ -106,8 +107,18 @@ def _parser(stage: Stage) -> argparse.ArgumentParser:
     for role in DATA_SEEDS:
         add(f"--{role}_data", metavar="DIR", help=f"use this data set for {role}")
     add("--batch_size", type=whole_number(1), help=f"windows a step; default {BATCH_SIZES}")
-    add("--learning_rate", type=positive_number, default=stage.learning_rate, help="Adam's")
-    add("--max_steps", type=whole_number(1), help="stop here at the latest, learning rate at 0")
+    add(
+        "--learning_rate",
+        type=positive_number,
+        default=stage.learning_rate,
+        help="of a kernel of typical size",
+    )
+    add(
+        "--max_steps",
+        type=whole_number(1),
+        default=stage.max_steps,
+        help="stop here at the latest, learning rate at 0",
+    )
     add("--patience", type=whole_number(1), default=10, help="epochs without a better validation")
     add("--steps_per_epoch", type=whole_number(1), default=100, help="between validations")
     add(
@@ -260,7 +271,8 @@ class _Run:
         keras.utils.set_random_seed(args.seed)
         with devices.scope():
             self.model = self._predictor()
-            self.model.compile(FusedAdam(self._learning_rate(), beta_2=0.99))
+            products = self.model.compute_dtype
+            self.model.compile(Dion(self._learning_rate(), products=products))
             self.model.optimizer.build(self.model.trainable_variables)
         # Evaluated on one device: the model itself or, where it lies on many, a copy.
         self.roll_out = RollOut(self._predictor() if devices.data_parallel else self.model)
@@ -291,14 +303,13 @@ class _Run:
         )
 
     def _learning_rate(self):
-        """Rises over the first steps; falls along a cosine where the last step is known."""
-        rate, steps = self.args.learning_rate, self.args.max_steps
-        warmup = min(WARMUP_STEPS, (steps or WARMUP_STEPS * 2) // 2)
+        """Rises over the first steps and falls to 0 at the last along a cosine."""
+        steps = self.args.max_steps
+        warmup = min(WARMUP_STEPS, steps // 2)
         return keras.optimizers.schedules.CosineDecay(
             0.0,
-            decay_steps=max(steps - warmup, 1) if steps else 1,
-            alpha=0.0 if steps else 1.0,
-            warmup_target=rate,
+            decay_steps=max(steps - warmup, 1),
+            warmup_target=self.args.learning_rate,
             warmup_steps=warmup,
         )
 
@@ -319,9 +330,7 @@ class _Run:
             logs = Logs(self.directory / "logs")
             logs.hyper_parameters({**self.config["training"], "variant": self.stage.variant})
         while not self._finished():
-            steps = args.steps_per_epoch
-            if args.max_steps:
-                steps = min(steps, args.max_steps - state["step"])
+            steps = min(args.steps_per_epoch, args.max_steps - state["step"])
             windows = Windows(
                 self.data["training"],
                 self.shape,
@@ -334,9 +343,7 @@ class _Run:
                 num_processes=devices.num_processes,
                 reward_steps=self.stage.predictions if self.stage.reward_weight else 0,
             )
-            progress = _Progress(
-                state, steps, args.max_steps, self.batch_size * length, devices.first
-            )
+            progress = _Progress(state, args.max_steps, self.batch_size * length, devices.first)
             started = time.perf_counter()
             with progress, devices.scope():
                 fitted = self.model.fit(windows, shuffle=False, verbose=0, callbacks=[progress])
@@ -498,13 +505,13 @@ def _require_finite(loss, step):
 class _Progress(keras.callbacks.Callback):
     """A bar of the steps, with loss, frames per second and time left; watches for non-finite."""
 
-    def __init__(self, state, steps, max_steps, frames_per_step, shown):
+    def __init__(self, state, max_steps, frames_per_step, shown):
         super().__init__()
         self.first_step, self.frames_per_step = state["step"], frames_per_step
         best = "" if state["best"] is None else f", best {state['best']:.4g}"
         self.bar = tqdm(
             desc=f"epoch {state['epoch'] + 1}{best}",
-            total=max_steps or state["step"] + steps,
+            total=max_steps,
             initial=state["step"],
             unit="step",
             file=sys.stderr,
