@@ -80,21 +80,35 @@ def test_first_batch_shifts_what_is_yielded(dataset):
     np.testing.assert_array_equal(whole[5]["frames"], resumed[2]["frames"])
 
 
-def test_half_of_the_windows_hold_a_reward_among_the_predicted_steps(tmp_path):
+def test_half_of_the_windows_tell_of_a_reward_or_an_end(tmp_path):
     rewards = [[0] * 40]
     rewards[0][20] = 1
     dataset = Dataset(write(tmp_path / "data", [40], rewards=rewards))
     windows = Windows(dataset, SHAPE, 6, 8, 0, reward_steps=2)
     for n in range(10):
-        rewarded = (windows[n]["rewards"][:, -2:] != 0).any(axis=1)
-        assert rewarded[4:].all()
+        batch = windows[n]
+        rewarded = (batch["rewards"][:, -2:] != 0).any(axis=1)
+        assert (rewarded | batch["terminations"][:, -1])[4:].all()
     # Windows 16 and 17 alone have reward 20 as their fourth or fifth: 41 - 5 = 36 windows in all.
-    assert {number for n in range(10) for number in windows.numbers(n)[4:]} == {16, 17}
+    assert {number for n in range(10) for number in windows.numbers(n)[4:]} == {16, 17, 35}
 
 
-def test_data_without_rewards_is_sampled_evenly(dataset):
-    windows = Windows(dataset, SHAPE, 4, 5, 0, reward_steps=2)
-    assert sorted(windows.numbers(0)) == [0, 1, 2, 3, 4]
+@pytest.mark.parametrize("rewards", [[[1] * 40], [[0] * 40]])
+def test_an_eighth_of_them_end_an_episode(tmp_path, rewards):
+    dataset = Dataset(write(tmp_path / "data", [40], rewards=rewards))
+    windows = Windows(dataset, SHAPE, 6, 8, 0, reward_steps=2)
+    # 36 windows, one of which ends the episode, and that one six times more.
+    numbers = [number for n in range(42) for number in windows.numbers(n)[4:]]
+    np.testing.assert_array_equal(np.bincount(numbers), [4] * 35 + [28])
+
+
+def test_data_with_neither_rewards_nor_ends_is_sampled_evenly(tmp_path):
+    directory = write(tmp_path / "data", [5, 2, 4])
+    with h5py.File(directory / "main_data.hdf5", "a") as file:
+        for episode in file.values():
+            episode["terminations"][:] = False
+    windows = Windows(Dataset(directory), SHAPE, 4, 10, 0, reward_steps=2)
+    assert sorted(windows.numbers(0)[:5]) == sorted(windows.numbers(0)[5:]) == [0, 1, 2, 3, 4]
 
 
 def test_palette_frames_are_looked_up_in_colour_by_the_model_and_in_grey_here(dataset):

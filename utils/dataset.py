@@ -210,8 +210,9 @@ class Windows(keras.utils.PyDataset):
         first_batch: number of the first batch to be yielded.
         num_batches: how many are yielded.
         process, num_processes: which share of each batch is yielded, of how many.
-        reward_steps: if not 0, half of each batch's windows hold a non-zero reward among their
-            last `reward_steps`, where the data has any.
+        reward_steps: if not 0, half of each batch's windows are drawn from those with something to
+            tell in their last `reward_steps`: a non-zero reward, or in one of eight the episode's
+            end. Where the data has no rewards, or no ends, any windows take their place.
 
     Yields:
         a dict as `model.predictor.FramePredictor` wants it.
@@ -251,13 +252,13 @@ class Windows(keras.utils.PyDataset):
                 f"longest has {dataset.lengths.max() + 1}. Record more frames."
             )
         everything = np.arange(self._ends[-1])
-        rewarded = self._rewarded(counts, reward_steps) if reward_steps else everything[:0]
         self._orders = {}  # kind of pool -> (pass, order) of the last pass asked for
         # Pools of window numbers, and how many of each batch come from each.
         self._pools = [(everything, batch_size)]
-        if len(rewarded):
+        if reward_steps:
             half = batch_size // 2
-            self._pools = [(everything, batch_size - half), (rewarded, half)]
+            telling = self._telling(counts, reward_steps)
+            self._pools = [(everything, batch_size - half), (telling, half)]
 
     @property
     def num_batches(self):
@@ -269,14 +270,24 @@ class Windows(keras.utils.PyDataset):
         """How many windows there are to choose from."""
         return int(self._ends[-1])
 
-    def _rewarded(self, counts, reward_steps):
+    def _telling(self, counts, steps):
+        """Windows with a reward in their last steps, and those with an end, as one of eight."""
+        rewarded = self._with_any(self.dataset.rewards, counts, steps)
+        ending = self._with_any(self.dataset.terminations, counts, steps)
+        pool = rewarded if len(rewarded) else np.arange(self._ends[-1])
+        if len(ending):
+            pool = np.concatenate([pool, np.tile(ending, -(-len(pool) // (7 * len(ending))))])
+        return pool
+
+    def _with_any(self, episodes, counts, steps):
+        """Windows in whose last steps an array of each episode is not zero."""
         numbers = []
         first = 0
-        for rewards, count in zip(self.dataset.rewards, counts, strict=True):
-            # Window s's last rewards are those of steps s + length - 1 - reward_steps onwards.
-            sums = np.concatenate([[0], np.cumsum(rewards != 0)])
+        for values, count in zip(episodes, counts, strict=True):
+            # Window s's last steps are those from s + length - 1 - steps onwards.
+            sums = np.concatenate([[0], np.cumsum(values != 0)])
             stop = np.arange(count) + self.length - 1
-            numbers.append(first + np.flatnonzero(sums[stop] > sums[stop - reward_steps]))
+            numbers.append(first + np.flatnonzero(sums[stop] > sums[stop - steps]))
             first += count
         return np.concatenate(numbers)
 
