@@ -9,7 +9,13 @@ DEMO = demo/checkpoints/$(GAME)/$(MODEL)
 DEMO_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=persistent \
 	--data_path=demo/data --train_dir=demo/checkpoints
 
-.PHONY: test demo clean
+RESULTS = $(addprefix results-,freeway pong ms_pacman space_invaders)
+POLICY = $(if $(filter freeway,$*),persistent,lookahead)
+STAGES = seq_1_train seq_3_train seq_5_train seq_5_train_reward
+TRAINED = results/checkpoints/$*/$(MODEL)
+BOTH = --checkpoint $(TRAINED)/compress_seq_5_reward --checkpoint $(TRAINED)/paper_seq_5_reward
+
+.PHONY: test demo results $(RESULTS) clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -35,6 +41,19 @@ demo: .venv/installed
 	$(BIN)/python compress_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=100
 	$(BIN)/python generate_video.py --checkpoint $(DEMO)/compress_seq_5_reward --output demo/freeway.mp4
 	$(BIN)/python generate_video.py --checkpoint $(DEMO)/compress_seq_5_reward --output demo/freeway.gif
+
+# What docs/results.md shows: two hours a game on two cores. `make results-freeway` makes one game's.
+results: $(RESULTS)
+	$(BIN)/python -m benchmarks.results docs/results
+
+$(RESULTS): results-%: .venv/installed
+	set -e; for variant in compress paper; do for stage in $(STAGES); do \
+		$(BIN)/python $${variant}_$$stage.py --atari_game=$* --model=$(MODEL) --policy=$(POLICY) \
+			--data_path=results/data --train_dir=results/checkpoints; \
+	done; done
+	mkdir -p docs/results
+	$(BIN)/python evaluate.py $(BOTH) --output docs/results/$*.json --plot docs/results/$*.png
+	$(BIN)/python generate_video.py $(BOTH) --num_frames=30 --output docs/results/$*.gif
 
 clean:
 	rm -rf .venv demo .pytest_cache .ruff_cache

@@ -1,7 +1,8 @@
 """Renders a checkpoint's roll-out as a video: truth | prediction | difference.
 
 Warms up on 10 real frames of held-out play and looks ahead from there, seeing actions alone. With
---actions random there is no truth to compare with: it shows the prediction by itself.
+--actions random there is no truth to compare with: it shows the prediction by itself. Several
+checkpoints of a game stand side by side.
 """
 
 import argparse
@@ -24,8 +25,10 @@ def main() -> None:
     parser.add_argument(
         "--checkpoint",
         required=True,
+        action="append",
         type=Path,
-        help="a stage's directory, such as checkpoints/freeway/lstm_84x84x1/compress_seq_5_reward",
+        help="a stage's directory, such as checkpoints/freeway/lstm_84x84x1/compress_seq_5_reward; "
+        "may be given several times",
     )
     parser.add_argument("--output", required=True, help="the video's name, ending in .mp4 or .gif")
     parser.add_argument(
@@ -49,8 +52,15 @@ def main() -> None:
 def render(args: argparse.Namespace) -> None:
     """Rolls out and writes the video."""
     output = video.check_output(args.output)
-    config = read_config(args.checkpoint)
-    predictor = load_predictor(args.checkpoint)
+    configs = [read_config(directory) for directory in args.checkpoint]
+    config = configs[0]
+    for other in configs[1:]:
+        for key in ("game", "model", "action_meanings", "warmup"):
+            if other[key] != config[key]:
+                raise InputError(
+                    f"expected checkpoints with the same {key}, received {config[key]} and "
+                    f"{other[key]}"
+                )
     meanings, warmup = config["action_meanings"], config["warmup"]
     dataset = find_dataset(args.dataset or config["data"]["test"], config["game"], len(meanings))
     replay = args.actions == "replay"
@@ -61,31 +71,44 @@ def render(args: argparse.Namespace) -> None:
             f"expected --num_frames of at most {longest - warmup}, the frames after the warm-up in "
             f"the longest episode of {dataset.directory}. Received {args.num_frames}."
         )
-    window = held_out(dataset, predictor.preset.frame_shape, length, 1, args.seed)
-    actions = window["actions"]
-    if not replay:
-        rng = np.random.default_rng(args.seed)
-        drawn = rng.integers(len(meanings), size=(1, args.num_frames), dtype=actions.dtype)
-        actions = np.concatenate([actions, drawn], axis=1)
-    predictions = RollOut(predictor).predict_on_batch(
-        {"frames": window["frames"][:, :warmup], "actions": actions}
-    )
-    prediction = predictions["frames"][0]
-    if replay:
-        truth = evaluation.pixels(window["frames"][:, warmup:], dataset.palette())
-        panels = video.compare(truth[0], prediction)
-    else:
-        panels = {"prediction": video.to_uint8_rgb(prediction)}
-    expected = predictions["reward"][0] @ np.array(REWARD_CLASSES, np.float32)
+    rng = np.random.default_rng(args.seed)
+    drawn = rng.integers(len(meanings), size=(1, args.num_frames), dtype=np.int32)
+    panels, rewards = {}, []
+    for directory, config in zip(args.checkpoint, configs, strict=True):
+        predictor = load_predictor(directory)
+        window = held_out(dataset, predictor.preset.frame_shape, length, 1, args.seed)
+        actions = window["actions"]
+        if not replay:
+            actions = np.concatenate([actions, drawn], axis=1)
+        predictions = RollOut(predictor).predict_on_batch(
+            {"frames": window["frames"][:, :warmup], "actions": actions}
+        )
+        prediction = video.to_uint8_rgb(predictions["frames"][0])
+        if replay:
+            truth = evaluation.pixels(window["frames"][:, warmup:], dataset.palette())
+            panels.setdefault("truth", video.to_uint8_rgb(truth[0]))
+        alone = len(configs) == 1
+        panels["prediction" if alone else _title(config, panels)] = prediction
+        if replay and alone:
+            panels["difference"] = video.difference(panels["truth"], prediction)
+        rewards.append(predictions["reward"][0] @ np.array(REWARD_CLASSES, np.float32))
     captions = []
     for t in range(args.num_frames):
         caption = f"step {t + 1}  {meanings[actions[0, warmup - 1 + t]]}\nreward"
         if replay:
             caption += f" {window['rewards'][0, warmup - 1 + t]:+.0f},"
-        captions.append(f"{caption} predicted {expected[t]:+.2f}")
+        told = ", ".join(f"{expected[t]:+.2f}" for expected in rewards)
+        captions.append(f"{caption} predicted {told}")
     scale = 3 if prediction.shape[1] < 100 else 2
     video.write_video(output, video.side_by_side(panels, captions, scale), args.fps)
     print(f"{output}: {args.num_frames} frames, {config['game']}, {config['stage']}")
+
+
+def _title(config, panels):
+    """The variant; if that is there already, the stage, numbered where need be."""
+    names = [config["variant"], config["stage"]]
+    names += [f"{config['stage']} {i}" for i in range(2, len(panels) + 2)]
+    return next(name for name in names if name not in panels)
 
 
 if __name__ == "__main__":

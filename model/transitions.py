@@ -140,7 +140,9 @@ class FastImagination:
         if not self._pays(batch):
             model = self._model(False, horizon)
             return model.predict_on_batch({"state": state, "actions": actions})
-        inputs = {"encoding": state.encoding, "h": state.h, "c": state.c, "actions": actions}
+        inputs = {"h": state.h, "c": state.c, "actions": actions}
+        if state.encoding is not state.h:
+            inputs["encoding"] = state.encoding
         found = self._model(True, horizon).predict_on_batch(inputs)
         h, c = found.pop("h"), found.pop("c")
         return {"state": State(h, h, c, state.recent), **found}
@@ -173,6 +175,6 @@ class _ByMatrix(keras.Model):
 
     def call(self, batch):
         outputs, h, c = self.transitions(
-            batch["encoding"], batch["h"], batch["c"], batch["actions"]
+            batch.get("encoding", batch["h"]), batch["h"], batch["c"], batch["actions"]
         )
         return {"h": h, "c": c, **look(self.network, outputs, self.decode)}

@@ -94,6 +94,9 @@ class _Games:
             self.state = State(
                 *(np.zeros((len(games), *part.shape[1:]), np.float32) for part in fresh)
             )
+        # What a step has left cannot be written into, and may hold one array twice.
+        self.state = State(*(np.array(part) for part in self.state))
+        self.observations = np.array(self.observations)
         for part, value in zip(self.state, fresh, strict=True):
             part[games] = value
         self.observations[games] = (
@@ -110,11 +113,9 @@ class _Games:
     def step(self, actions: np.ndarray, rng: np.random.Generator):
         """Imagines one step of every game: rewards, terminations and truncations."""
         found = self._look_ahead(self.state, np.asarray(actions, np.int32)[:, None])
-        # Arrays of their own, that `restart` may write into.
-        encoding, *others = found["state"]
-        self.state = State(np.array(encoding), *(np.require(x, None, "W") for x in others))
+        self.state = found["state"]
         if self.latent:
-            self.observations = np.array(found["outputs"][:, 0], np.float32)
+            self.observations = found["outputs"][:, 0]
         else:
             self.observations = np.rint(found["frames"][:, 0]).astype(np.uint8)
         self.steps += 1

@@ -279,6 +279,7 @@ def test_video_of_a_checkpoint(flags, tmp_path, monkeypatch, capsys):
         ("a.mp4",),
         ("b.gif",),
         ("c.gif", "--actions=random", "--num_frames=300"),
+        ("side-by-side.gif", f"--checkpoint={directory(tmp_path)}"),
     ):
         command = [
             "generate_video.py",
