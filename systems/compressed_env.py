@@ -242,10 +242,19 @@ class CompressedAtariVectorEnv(VectorEnv):
         self._ended = np.zeros(num_envs, bool)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
-        """Starts an episode of every game; see gymnasium.vector.VectorEnv."""
+        """Starts an episode of every game; see gymnasium.vector.VectorEnv.
+
+        With ``options={"reset_mask": bool (num_envs,)}`` of those games alone.
+        """
         super().reset(seed=seed)
-        self._games.restart(np.ones(self.num_envs, bool), self.np_random)
-        self._ended[:] = False
+        mask = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs, bool)))
+        if mask.shape != (self.num_envs,) or mask.dtype != bool:
+            raise InputError(
+                f"expected reset_mask to be bool ({self.num_envs},), received {mask.dtype} "
+                f"{mask.shape}"
+            )
+        self._games.restart(mask, self.np_random)
+        self._ended[mask] = False
         return self._games.observations.copy(), {}
 
     def step(self, actions: np.ndarray):

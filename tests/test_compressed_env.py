@@ -171,3 +171,39 @@ def test_bad_arguments_are_refused(checkpoint, tmp_path):
         CompressedAtariEnv(checkpoint, max_episode_steps=0)
     with pytest.raises(InputError, match="checkpoint directory"):
         CompressedAtariEnv(tmp_path)
+
+
+def test_some_games_start_anew_by_a_mask(checkpoint):
+    env = CompressedAtariVectorEnv(checkpoint, 3, observation_type="latent")
+    env.reset(seed=0)
+    before = env.step(np.zeros(3, int))[0]
+    after, _ = env.reset(options={"reset_mask": np.array([False, True, False])})
+    np.testing.assert_array_equal(after[[0, 2]], before[[0, 2]])
+    assert not np.array_equal(after[1], before[1])
+    with pytest.raises(InputError, match="reset_mask"):
+        env.reset(options={"reset_mask": np.array([True])})
+
+
+def test_stable_baselines_trains_on_the_vector_environment(checkpoint):
+    pytest.importorskip("stable_baselines3", reason="pip install stable-baselines3")
+    from stable_baselines3 import PPO
+
+    from systems.stable_baselines import make_vec_env
+
+    env = make_vec_env(
+        checkpoint=checkpoint, num_envs=4, observation_type="latent", max_episode_steps=6
+    )
+    learner = PPO("MlpPolicy", env, n_steps=16, batch_size=32, n_epochs=1, seed=0, device="cpu")
+    before = [parameter.detach().clone() for parameter in learner.policy.parameters()]
+    learner.learn(128)
+    assert learner.num_timesteps == 128
+    moved = [(a != b).any() for a, b in zip(before, learner.policy.parameters(), strict=True)]
+    assert any(moved)
+    # Ends arrive as Stable-Baselines3 wants them: with the last observation, in the same step.
+    env.seed(3)
+    env.reset()
+    for step in range(1, 7):
+        observations, _, done, infos = env.step(np.zeros(4, int))
+        assert done.all() == (step == 6)
+    assert all(info["TimeLimit.truncated"] for info in infos)
+    assert not np.array_equal(infos[0]["terminal_observation"], observations[0])

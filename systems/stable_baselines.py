@@ -1,0 +1,68 @@
+"""The compressed game for Stable-Baselines3, which has a vector interface of its own.
+
+    from stable_baselines3 import PPO
+    from systems.stable_baselines import make_vec_env
+
+    env = make_vec_env(num_envs=64, checkpoint=checkpoint, observation_type="latent")
+    PPO("MlpPolicy", env).learn(100_000)
+
+The package is not among this project's requirements: pip install stable-baselines3.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from stable_baselines3.common.vec_env import VecEnv
+
+from systems.compressed_env import CompressedAtariVectorEnv
+
+
+def make_vec_env(**options) -> VecEnv:
+    """A vector of imagined games; takes what `CompressedAtariVectorEnv` does."""
+    return _VecEnv(CompressedAtariVectorEnv(**options))
+
+
+class _VecEnv(VecEnv):
+    """Games that have ended start anew in the same step, as Stable-Baselines3 has it."""
+
+    def __init__(self, env):
+        self.env = env
+        self.render_mode = env.render_mode
+        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+
+    def reset(self):
+        # VecEnv.seed() keeps one seed a game for the next reset; ours has one generator for all.
+        seed = self._seeds[0]
+        self._reset_seeds()
+        return self.env.reset(seed=seed)[0]
+
+    def step_async(self, actions):
+        self._actions = actions
+
+    def step_wait(self):
+        observations, rewards, terminated, truncated, _ = self.env.step(self._actions)
+        done = terminated | truncated
+        infos = [{} for _ in done]
+        if done.any():
+            for game in np.flatnonzero(done):
+                infos[game] = {
+                    "terminal_observation": observations[game],
+                    "TimeLimit.truncated": bool(truncated[game] and not terminated[game]),
+                }
+            observations, _ = self.env.reset(options={"reset_mask": done})
+        return observations, rewards.astype(np.float32), done, infos
+
+    def close(self):
+        self.env.close()
+
+    def get_attr(self, attr_name, indices=None):
+        return [getattr(self.env, attr_name) for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name, value, indices=None):
+        raise AttributeError("the games share their attributes: set them when making them")
+
+    def env_method(self, method_name, *args, indices=None, **options):
+        raise AttributeError("the games have no methods of their own")
+
+    def env_is_wrapped(self, wrapper_class, indices=None):
+        return [False for _ in self._get_indices(indices)]
