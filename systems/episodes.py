@@ -28,8 +28,8 @@ from systems.atari import AtariGame, Palette
 from systems.policies import Policy, make_policy
 
 # Measured on Freeway, Ms. Pac-Man, Space Invaders and Pong: level 6 of zlib-ng takes 21 to 101 us
-# and 154 to 691 bytes a frame, zlib's own 84 to 167 us and 157 to 710. Level 5 takes 1,209 bytes for
-# Ms. Pac-Man, 7 half as much time again for 5 % less. A step takes 300 to 600 us.
+# and 154 to 691 bytes a frame, zlib's own 84 to 167 us and 157 to 710. Level 5 takes 1,209 bytes
+# for Ms. Pac-Man, 7 half as much time again for 5 % less. A step takes 300 to 600 us.
 ZLIB_LEVEL = 6
 
 # Steps that a worker sends at a time: often enough for a progress bar, rarely enough to cost

@@ -296,9 +296,40 @@ def test_fifty_quick_reconnects_and_two_clients_at_once(address):
 
 def test_a_client_that_never_reads_stalls_nobody(address):
     async def play():
-        async with clients(address, 2) as (_, client):
-            for _ in range(60):
+        async with clients(address, 2) as (stalled, client):
+
+            async def flood():
+                while True:  # each second one is answered by a frame, until nothing more fits
+                    await stalled.ask(type="pause")
+
+            flooding = asyncio.create_task(flood())
+            for _ in range(90):
                 await client.receive("frame")
+            flooding.cancel()
+
+    asyncio.run(play())
+
+
+def test_clients_that_vanish_in_the_middle_leave_no_game_behind(address):
+    async def play():
+        host, port = address.removeprefix("http://").split(":")
+        for _ in range(server.MAX_GAMES + 2):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(
+                f"GET /socket HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: Upgrade\r\n"
+                "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n".encode()
+            )
+            assert b" 101 " in await reader.readline()
+            await reader.read(2000)
+            writer.transport.abort()
+        # Their games end as soon as the server has sent them something.
+        accepted = False
+        while not accepted:
+            async with clients(address) as (client,):
+                with contextlib.suppress(ConnectionError):
+                    await client.receive("frame")
+                    accepted = True
 
     asyncio.run(play())
 

@@ -133,32 +133,38 @@ class _Game:
         self.fps = None  # steps a second of late
 
     async def play(self):
-        server = self.server
-        self.twin = await self._work(TwinGame, server.imaginers, self.number)
+        try:
+            self.twin = await self._work(TwinGame, self.server.imaginers, self.number)
+            await self._greet()
+            # What goes wrong in one of the two ends the other, and with it this game alone.
+            async with asyncio.TaskGroup() as tasks:
+                stepping = tasks.create_task(self._go_on())
+                await self._listen()
+                stepping.cancel()
+        except* ConnectionError:
+            pass  # the client has vanished while it was being sent something
+
+    async def _greet(self):
+        imaginers = self.server.imaginers
         await self.socket.send_json(
             {
                 "type": "hello",
-                "game": server.imaginers[0].config["game"],
-                "shape": server.imaginers[0].shape,
+                "game": imaginers[0].config["game"],
+                "shape": imaginers[0].shape,
                 "actions": self.twin.meanings,
-                "variants": len(server.imaginers),
-                "fps": server.fps,
+                "variants": len(imaginers),
+                "fps": self.server.fps,
             }
         )
-        stepping = asyncio.create_task(self._go_on())
-        try:
-            async for message in self.socket:
-                try:
-                    if message.type != WSMsgType.TEXT:
-                        raise ValueError("expected text, received bytes")
-                    await self._obey(message.data)
-                except ValueError as error:
-                    await self.socket.send_json({"type": "error", "message": str(error)})
-        except ConnectionError:
-            pass  # it has vanished while it was being answered
-        finally:
-            stepping.cancel()
-            await asyncio.gather(stepping, return_exceptions=True)
+
+    async def _listen(self):
+        async for message in self.socket:
+            try:
+                if message.type != WSMsgType.TEXT:
+                    raise ValueError("expected text, received bytes")
+                await self._obey(message.data)
+            except ValueError as error:
+                await self.socket.send_json({"type": "error", "message": str(error)})
 
     async def _work(self, function, *args):
         loop = asyncio.get_running_loop()
