@@ -35,9 +35,9 @@ test: .venv/installed-dev
 
 demo: .venv/installed
 	$(BIN)/python -m systems.record --atari_game=$(GAME) --policy=persistent --num_frames=30000 --seed=1 --data_path=demo/data
-	$(BIN)/python compress_seq_1_train.py $(DEMO_FLAGS) --max_steps=160
-	$(BIN)/python compress_seq_3_train.py $(DEMO_FLAGS) --max_steps=80
-	$(BIN)/python compress_seq_5_train.py $(DEMO_FLAGS) --max_steps=400
+	$(BIN)/python compress_seq_1_train.py $(DEMO_FLAGS) --max_steps=80
+	$(BIN)/python compress_seq_3_train.py $(DEMO_FLAGS) --max_steps=40
+	$(BIN)/python compress_seq_5_train.py $(DEMO_FLAGS) --max_steps=600
 	$(BIN)/python compress_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=100
 	$(BIN)/python generate_video.py --checkpoint $(DEMO)/compress_seq_5_reward --output demo/freeway.mp4
 	$(BIN)/python generate_video.py --checkpoint $(DEMO)/compress_seq_5_reward --output demo/freeway.gif

@@ -7,8 +7,8 @@ STAGE = Stage(
     variant="compression",
     predict=5,
     restore="compress_seq_3",
-    learning_rate=8e-4,
-    max_steps=3000,
+    learning_rate=3e-4,
+    max_steps=2600,
 )
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ STAGE = Stage(
     variant="compression",
     predict=5,
     restore="compress_seq_5",
-    learning_rate=4e-4,
-    max_steps=600,
+    learning_rate=1.5e-4,
+    max_steps=500,
     reward_weight=0.02,
 )
 

@@ -7,8 +7,8 @@ STAGE = Stage(
     variant="paper",
     predict=5,
     restore="paper_seq_3",
-    learning_rate=8e-4,
-    max_steps=2200,
+    learning_rate=3e-4,
+    max_steps=2000,
 )
 
 if __name__ == "__main__":

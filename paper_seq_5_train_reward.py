@@ -7,8 +7,8 @@ STAGE = Stage(
     variant="paper",
     predict=5,
     restore="paper_seq_5",
-    learning_rate=4e-4,
-    max_steps=450,
+    learning_rate=1.5e-4,
+    max_steps=400,
     reward_weight=0.02,
 )
 
