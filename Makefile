@@ -53,7 +53,7 @@ $(RESULTS): results-%: .venv/installed
 	done; done
 	mkdir -p docs/results
 	$(BIN)/python evaluate.py $(BOTH) --output docs/results/$*.json --plot docs/results/$*.png
-	$(BIN)/python generate_video.py $(BOTH) --num_frames=30 --output docs/results/$*.gif
+	$(BIN)/python generate_video.py $(BOTH) --num_frames=30 --seed=1 --output docs/results/$*.gif
 
 clean:
 	rm -rf .venv demo .pytest_cache .ruff_cache
