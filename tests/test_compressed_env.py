@@ -1,5 +1,6 @@
 """The compressed game as a Gymnasium environment."""
 
+import importlib.util
 import json
 
 import gymnasium
@@ -184,6 +185,10 @@ def test_some_games_start_anew_by_a_mask(checkpoint):
         env.reset(options={"reset_mask": np.array([True])})
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("triton") is not None,
+    reason="Triton, of PyTorch's builds for CUDA, and TensorFlow end a process that loads both",
+)
 def test_stable_baselines_trains_on_the_vector_environment(checkpoint):
     pytest.importorskip("stable_baselines3", reason="pip install stable-baselines3")
     from stable_baselines3 import PPO
