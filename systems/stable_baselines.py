@@ -6,9 +6,9 @@
     env = make_vec_env(num_envs=64, checkpoint=checkpoint, observation_type="latent")
     PPO("MlpPolicy", env).learn(100_000)
 
-The package is not among this project's requirements: it brings PyTorch. Beside TensorFlow that has to
-be PyTorch's build for CPUs: those for CUDA bring Triton, and Triton and TensorFlow end a process that
-loads both (each registers LLVM's options).
+The package is not among this project's requirements: it brings PyTorch. Beside TensorFlow that has
+to be PyTorch's build for CPUs: those for CUDA bring Triton, and Triton and TensorFlow end a process
+that loads both (each registers LLVM's options).
 """
 
 from __future__ import annotations
