@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from model.networks import PRESETS
 from model.predictor import REWARD_CLASSES, RollOut
 from systems.errors import InputError, exit_on_input_error, whole_number
 from utils import evaluation, video
-from utils.checkpoints import load_predictor, read_config
+from utils.checkpoints import check_alike, load_predictor, read_config
 from utils.dataset import find_dataset, held_out
 
 
@@ -53,14 +54,8 @@ def render(args: argparse.Namespace) -> None:
     """Rolls out and writes the video."""
     output = video.check_output(args.output)
     configs = [read_config(directory) for directory in args.checkpoint]
+    check_alike(configs)
     config = configs[0]
-    for other in configs[1:]:
-        for key in ("game", "model", "action_meanings", "warmup"):
-            if other[key] != config[key]:
-                raise InputError(
-                    f"expected checkpoints with the same {key}, received {config[key]} and "
-                    f"{other[key]}"
-                )
     meanings, warmup = config["action_meanings"], config["warmup"]
     dataset = find_dataset(args.dataset or config["data"]["test"], config["game"], len(meanings))
     replay = args.actions == "replay"
@@ -71,24 +66,25 @@ def render(args: argparse.Namespace) -> None:
             f"expected --num_frames of at most {longest - warmup}, the frames after the warm-up in "
             f"the longest episode of {dataset.directory}. Received {args.num_frames}."
         )
-    rng = np.random.default_rng(args.seed)
-    drawn = rng.integers(len(meanings), size=(1, args.num_frames), dtype=np.int32)
+    # Alike for all checkpoints, and so read once.
+    window = held_out(dataset, PRESETS[config["model"]].frame_shape, length, 1, args.seed)
+    actions = window["actions"]
     panels, rewards = {}, []
-    for directory, config in zip(args.checkpoint, configs, strict=True):
+    if replay:
+        truth = evaluation.pixels(window["frames"][:, warmup:], dataset.palette())
+        panels["truth"] = video.to_uint8_rgb(truth[0])
+    else:
+        rng = np.random.default_rng(args.seed)
+        drawn = rng.integers(len(meanings), size=(1, args.num_frames), dtype=actions.dtype)
+        actions = np.concatenate([actions, drawn], axis=1)
+    alone = len(configs) == 1
+    for directory, described in zip(args.checkpoint, configs, strict=True):
         predictor = load_predictor(directory)
-        window = held_out(dataset, predictor.preset.frame_shape, length, 1, args.seed)
-        actions = window["actions"]
-        if not replay:
-            actions = np.concatenate([actions, drawn], axis=1)
         predictions = RollOut(predictor).predict_on_batch(
             {"frames": window["frames"][:, :warmup], "actions": actions}
         )
         prediction = video.to_uint8_rgb(predictions["frames"][0])
-        if replay:
-            truth = evaluation.pixels(window["frames"][:, warmup:], dataset.palette())
-            panels.setdefault("truth", video.to_uint8_rgb(truth[0]))
-        alone = len(configs) == 1
-        panels["prediction" if alone else _title(config, panels)] = prediction
+        panels["prediction" if alone else _title(described, panels)] = prediction
         if replay and alone:
             panels["difference"] = video.difference(panels["truth"], prediction)
         rewards.append(predictions["reward"][0] @ np.array(REWARD_CLASSES, np.float32))

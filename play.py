@@ -9,7 +9,8 @@ import argparse
 from pathlib import Path
 
 from systems.errors import InputError, exit_on_input_error, positive_number, whole_number
-from systems.twin_game import Imaginer, check_alike
+from systems.twin_game import Imaginer
+from utils.checkpoints import check_alike
 from utils.server import serve
 
 
@@ -33,7 +34,7 @@ def main() -> None:
     args = parser.parse_args()
     with exit_on_input_error():
         imaginers = [Imaginer(directory) for directory in args.checkpoint]
-        check_alike(imaginers)
+        check_alike([imaginer.config for imaginer in imaginers])
         try:
             serve(imaginers, args.port, args.fps, args.recordings, _announce)
         except (OSError, OverflowError) as error:

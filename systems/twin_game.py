@@ -14,7 +14,6 @@ import numpy as np
 from model.predictor import REWARD_CLASSES, Observation, State
 from model.transitions import FastImagination
 from systems.atari import AtariGame
-from systems.errors import InputError
 from systems.policies import PersistentPolicy
 from utils.checkpoints import load_predictor, read_config
 
@@ -53,23 +52,12 @@ class Imaginer:
         return frame, reward, float(found["termination"][0, 0]), found["state"]
 
 
-def check_alike(imaginers: list[Imaginer]) -> None:
-    """Raises InputError unless all checkpoints are of one game and one frame size."""
-    first, *others = (imaginer.config for imaginer in imaginers)
-    for other in others:
-        for key in ("game", "model", "action_meanings", "warmup"):
-            if other[key] != first[key]:
-                raise InputError(
-                    f"expected checkpoints with the same {key}, received {first[key]} and "
-                    f"{other[key]}"
-                )
-
-
 class TwinGame:
     """The emulator's game and the imagined one, side by side.
 
     Args:
-        imaginers: of one game and frame size (`check_alike`); the first is used until `switch`.
+        imaginers: of one game and frame size (see `utils.checkpoints.check_alike`); the first is
+            used until `switch`.
         seed: of the starts.
 
     Attributes:

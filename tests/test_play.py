@@ -26,7 +26,7 @@ from PIL import Image
 from model.predictor import FramePredictor
 from systems.atari import AtariGame
 from systems.errors import InputError
-from systems.twin_game import Imaginer, TwinGame, action_of_keys, check_alike
+from systems.twin_game import Imaginer, TwinGame, action_of_keys
 from utils import checkpoints, server
 
 from . import tiny  # noqa: F401 - makes the preset "tiny" known
@@ -119,7 +119,7 @@ def test_a_game_that_is_over_stands_still(imaginers):
 def test_checkpoints_of_two_games_are_refused(imaginers, tmp_path):
     freeway = Imaginer(make_checkpoint(tmp_path / "freeway", "paper", game="freeway"))
     with pytest.raises(InputError, match="the same game, received ms_pacman and freeway"):
-        check_alike([imaginers[0], freeway])
+        checkpoints.check_alike([imaginers[0].config, freeway.config])
 
 
 @contextlib.contextmanager

@@ -64,6 +64,18 @@ def read_config(directory: str | Path) -> dict:
         ) from error
 
 
+def check_alike(configs: list[dict]) -> None:
+    """Raises InputError unless all checkpoints are of one game and one frame size."""
+    first, *others = configs
+    for other in others:
+        for key in ("game", "model", "action_meanings", "warmup"):
+            if other[key] != first[key]:
+                raise InputError(
+                    f"expected checkpoints with the same {key}, received {first[key]} and "
+                    f"{other[key]}"
+                )
+
+
 def save_weights(network: Network, directory: Path) -> None:
     """Writes the network's weights as `best.weights.h5`."""
     write_whole(directory / WEIGHTS, lambda partial: network.save_weights(partial))

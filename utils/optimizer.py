@@ -12,9 +12,8 @@ TYPICAL_DEVIATION = 0.06  # initial standard deviation of a convolution's kernel
 # Root mean square of an update, as a share of the learning rate; Adam's is 0.2 to 0.4 of it (Liu et
 # al. 2025, arXiv 2502.16982, section 2.2).
 UPDATE_SIZE = 0.5
-WORTH_COMPILING = (
-    1 << 18
-)  # elements; compiling Adam's update of a variable takes a tenth of a second
+# Elements of a variable; compiling Adam's update of one takes a tenth of a second.
+WORTH_COMPILING = 1 << 18
 
 
 class Dion(keras.optimizers.Adam):

@@ -193,6 +193,7 @@ class _Game:
 
     async def _step(self):
         twin = self.twin
+        action = None
         if twin.over:
             self.going.clear()
         else:
@@ -201,9 +202,7 @@ class _Game:
             self.recorded.append(
                 (twin.real, twin.imagined, f"step {twin.steps}  {twin.meanings[action]}")
             )
-            await self._show(action)
-            return
-        await self._show()
+        await self._show(action)
 
     async def _show(self, action=None):
         twin = self.twin
