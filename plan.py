@@ -105,91 +105,108 @@ def compare(args: argparse.Namespace) -> None:
 
 def _play(name, args, config):
     """Plays all episodes with one simulator; returns, mean, interval, decisions a second."""
-    started = time.perf_counter()
     if name == "compressed":
         predictor = checkpoints.load_predictor(args.checkpoint, precision="bfloat16")
         simulator = CompressedSimulator(predictor)
-        shape = predictor.preset.frame_shape
-        plays = []
-        for episode in tqdm(range(args.episodes), desc=name, unit="episode"):
-            if episode == 1:
-                # The first one has compiled everything.
-                started = time.perf_counter()
-            film = _Film(simulator, shape) if args.video and episode == 0 else None
-            plays.append(play_episode(args, config, episode, lambda _: simulator, shape, film))
-            if film:
-                video.write_video(args.video, film.joined())
-        timed = plays[1:] or plays
+        film = _Film(simulator, predictor.preset.frame_shape) if args.video else None
+        # Side by side: the larger the batch, the faster it imagines.
+        returns, steps, rate = play_episodes(
+            args,
+            config,
+            range(args.episodes),
+            lambda games: simulator,
+            shape=predictor.preset.frame_shape,
+            film=film,
+        )
+        if film:
+            video.write_video(args.video, film.joined())
     else:
         # ALE keeps Python's lock while it emulates, so each episode has a process. A fork would
         # carry TensorFlow's threads along.
-        context = get_context("spawn")
-        with ProcessPoolExecutor(os.cpu_count(), context) as pool:
+        started = time.perf_counter()
+        with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
             jobs = [
                 pool.submit(_play_in_process, name, args, config, episode)
                 for episode in range(args.episodes)
             ]
             plays = [job.result() for job in tqdm(jobs, desc=name, unit="episode")]
-        timed = plays
-    seconds = time.perf_counter() - started
-    returns = [earned for earned, _ in plays]
+        rate = sum(taken for _, (taken,), _ in plays) / (time.perf_counter() - started)
+        returns = [earned for (earned,), _, _ in plays]
+        steps = [taken for _, (taken,), _ in plays]
     return {
         "returns": returns,
         "mean_return": float(np.mean(returns)),
         "interval": _interval(np.array(returns)[_draws(len(returns))].mean(axis=1)),
-        "steps": [steps for _, steps in plays],
-        "decisions_per_second": sum(steps for _, steps in timed) / seconds,
+        "steps": steps,
+        "decisions_per_second": rate,
     }
 
 
 def _play_in_process(name, args, config, episode):
-    find = EmulatorSimulator if name == "emulator" else None
-    return play_episode(args, config, episode, find, None)
+    find = (lambda games: EmulatorSimulator(games[0])) if name == "emulator" else None
+    return play_episodes(args, config, [episode], find)
 
 
-def play_episode(args, config, episode, simulator_of, shape, film=None) -> tuple[float, int]:
-    """Plays one episode of the real game.
+def play_episodes(args, config, episodes, simulator_of, shape=None, film=None):
+    """Plays episodes of the real game side by side, one decision in each at a time.
 
     The first ten frames, which the model has to see, are played alike with every simulator.
 
     Args:
         args: the command line's flags.
         config: the checkpoint's.
-        episode: its number; with the seed it decides all that is drawn.
-        simulator_of: returns the `Simulator` of a game; None to play at random.
+        episodes: their numbers; with the seed a number decides all that is drawn in an episode.
+        simulator_of: returns the `Simulator` of the games, a list; None to play at random.
         shape: of the frames that the simulator observes; None if it needs none.
-        film: who watches.
+        film: who watches the first episode.
 
     Returns:
-        The points earned and the number of decisions.
+        For each episode the points earned and the number of decisions; and how many decisions were
+        made a second after the first, which compiles.
     """
-    rng = np.random.default_rng([args.seed, episode])
-    game = AtariGame(config["game"], seed=0)
-    persistent = PersistentPolicy(game, rng)
+    rngs = [np.random.default_rng([args.seed, episode]) for episode in episodes]
+    games = [AtariGame(config["game"], seed=0) for _ in rngs]
+    at_random = [PersistentPolicy(*one) for one in zip(games, rngs, strict=True)]
+    earned, steps = np.zeros(len(games)), np.zeros(len(games), int)
+
+    def take(actions):
+        """Goes on in the games that are not over; returns in which."""
+        alive = np.array([not (game.terminated or game.truncated) for game in games])
+        for i in np.flatnonzero(alive):
+            earned[i] += games[i].step(int(actions[i]))[1]
+        return alive
 
     def look():
-        return None if shape is None else game.observation(shape)
+        return None if shape is None else np.stack([game.observation(shape) for game in games])
 
-    frames, actions, earned, steps = [look()], [], 0.0, 0
+    frames, actions = [look()], []
     for _ in range(config["warmup"] - 1):
-        actions.append(persistent.action())
-        earned += game.step(actions[-1])[1]
+        actions.append(np.array([policy.action() for policy in at_random]))
+        take(actions[-1])
         frames.append(look())
     if simulator_of:
-        simulator = simulator_of(game)
-        planner = Planner(game.num_actions, args.horizon, args.num_rollouts, args.method, rng)
+        simulator = simulator_of(games)
+        planner = Planner(games[0].num_actions, args.horizon, args.num_rollouts, args.method, rngs)
         if shape is not None:
-            simulator.begin(np.stack(frames), np.array(actions))
-    while steps < args.max_steps and not (game.terminated or game.truncated):
-        plan = planner.plan(simulator) if simulator_of else [persistent.action()]
+            simulator.begin(np.stack(frames, axis=1), np.stack(actions, axis=1))
+    started = time.perf_counter()
+    for i in tqdm(range(args.max_steps), desc="side by side", unit="step", disable=shape is None):
+        if simulator_of:
+            plans = planner.plan(simulator)
+        else:
+            plans = np.array([[policy.action()] for policy in at_random])
         if film:
-            film.watch(game, plan)
-        _, reward, _ = game.step(int(plan[0]))
-        earned += reward
-        steps += 1
+            film.watch(games[0], plans[0])
+        alive = take(plans[:, 0])
+        if not alive.any():
+            break
+        steps += alive
         if simulator_of and shape is not None:
-            simulator.observe(look(), int(plan[0]))
-    return earned, steps
+            simulator.observe(look(), plans[:, 0])
+        if i == 0:
+            started = time.perf_counter()
+    rate = (steps.sum() - len(games)) / (time.perf_counter() - started)
+    return earned.tolist(), steps.tolist(), rate
 
 
 class _Film:

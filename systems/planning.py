@@ -19,18 +19,30 @@ METHODS = ("shooting", "cem")
 
 
 class Simulator(Protocol):
-    """Looks ahead from the present moment of a real game."""
+    """Looks ahead from the present moment of real games, of all of them at once."""
 
     def begin(self, frames: np.ndarray, actions: np.ndarray) -> None:
-        """Takes in a game's first frames, uint8 (time, height, width, channels), and actions."""
+        """Takes in the first frames of each game.
 
-    def observe(self, frame: np.ndarray, action: int) -> None:
-        """Takes in the game's next frame and the action that led to it."""
+        Args:
+            frames: uint8 (games, time, height, width, channels).
+            actions: int (games, time - 1), between the frames.
+        """
+
+    def observe(self, frames: np.ndarray, actions: np.ndarray) -> None:
+        """Takes in each game's next frame, uint8 (games, ...), and the action that led to it."""
 
     def values(self, actions: np.ndarray, discount: float) -> np.ndarray:
-        """What sequences of actions, int (sequences, steps), would earn from here, discounted.
+        """What sequences of actions would earn from here, discounted.
 
         Rewards count by their sign, as the model predicts them.
+
+        Args:
+            actions: int (games, sequences, steps).
+            discount: of each step.
+
+        Returns:
+            float (games, sequences).
         """
 
 
@@ -43,17 +55,17 @@ class EmulatorSimulator:
     def begin(self, frames: np.ndarray, actions: np.ndarray) -> None:
         """Does nothing: the emulator is where it is."""
 
-    def observe(self, frame: np.ndarray, action: int) -> None:
+    def observe(self, frames: np.ndarray, actions: np.ndarray) -> None:
         """Does nothing: the emulator is where it is."""
 
     def values(self, actions: np.ndarray, discount: float) -> np.ndarray:
-        """See `Simulator`."""
-        rewards = np.sign(self._game.rewards_ahead(actions))
-        return rewards @ discount ** np.arange(actions.shape[1])
+        """See `Simulator`; of one game."""
+        rewards = np.sign(self._game.rewards_ahead(actions[0]))
+        return (rewards @ discount ** np.arange(actions.shape[2]))[None]
 
 
 class CompressedSimulator:
-    """A trained model: all sequences are imagined as one batch, and no frame is decoded.
+    """A trained model: all sequences of all games are imagined as one batch, no frame is decoded.
 
     Args:
         predictor: of either variant, with a trained reward head; fastest in bfloat16.
@@ -67,31 +79,33 @@ class CompressedSimulator:
 
     def begin(self, frames: np.ndarray, actions: np.ndarray) -> None:
         """See `Simulator`."""
-        batch = {"frames": frames[None], "actions": np.asarray(actions, np.int32)[None]}
+        batch = {"frames": frames, "actions": actions.astype(np.int32)}
         self._state = self._begin.predict_on_batch(batch)
 
-    def observe(self, frame: np.ndarray, action: int) -> None:
+    def observe(self, frames: np.ndarray, actions: np.ndarray) -> None:
         """See `Simulator`."""
-        actions = np.array([[action]], np.int32)
-        batch = {"frames": frame[None, None], "actions": actions, "state": self._state}
+        actions = actions.astype(np.int32)[:, None]
+        batch = {"frames": frames[:, None], "actions": actions, "state": self._state}
         self._state = self._observe.predict_on_batch(batch)
 
     def values(self, actions: np.ndarray, discount: float) -> np.ndarray:
         """See `Simulator`; expected rewards, each times the chance that the game is still on."""
-        state = State(*(np.repeat(part, len(actions), axis=0) for part in self._state))
-        found = self._look_ahead(state, actions.astype(np.int32))
+        games, sequences, steps = actions.shape
+        state = State(*(np.repeat(part, sequences, axis=0) for part in self._state))
+        found = self._look_ahead(state, actions.reshape(-1, steps).astype(np.int32))
         rewards = found["reward"][..., 2] - found["reward"][..., 0]
         going_on = np.cumprod(1 - found["termination"], axis=1)
         going_on = np.concatenate([np.ones_like(going_on[:, :1]), going_on[:, :-1]], axis=1)
-        return (rewards * going_on) @ discount ** np.arange(actions.shape[1])
+        return ((rewards * going_on) @ discount ** np.arange(steps)).reshape(games, sequences)
 
     def frames(self, actions: np.ndarray) -> np.ndarray:
-        """Where actions, int (steps,), would lead: frames (steps, h, w, channels) in 0 to 255."""
-        return self._show(self._state, actions[None].astype(np.int32))["frames"][0]
+        """Where actions, int (steps,), would lead the first game: (steps, h, w, c) in 0 to 255."""
+        state = State(*(part[:1] for part in self._state))
+        return self._show(state, actions[None].astype(np.int32))["frames"][0]
 
 
 class Planner:
-    """Model-predictive control: chooses a sequence of actions at every step, to begin with.
+    """Model-predictive control: chooses sequences of actions at every step, to begin with.
 
     "shooting" (random shooting) draws sequences of held actions and takes the one that earns most.
     "cem" (the cross-entropy method) draws them in rounds: from the second on, each step's action is
@@ -101,13 +115,13 @@ class Planner:
     Args:
         num_actions: of the game.
         horizon: steps looked ahead.
-        num_rollouts: sequences tried in each decision, of all rounds together.
+        num_rollouts: sequences tried for a game in each decision, of all rounds together.
         method: one of `METHODS`.
-        rng: where they are drawn from.
+        rngs: where the sequences of each game are drawn from.
     """
 
     DISCOUNT = 0.97
-    MEAN_HOLD_STEPS = 8
+    HOLD_STEPS = (32, 16, 8, 4, 2)  # mean times that actions are held, as many sequences with each
     ROUNDS = 3  # of the cross-entropy method
     ELITE = 0.15  # of a round's sequences
     SMOOTHING = 0.1  # of each step's action drawn uniformly all the same
@@ -118,38 +132,47 @@ class Planner:
         horizon: int,
         num_rollouts: int,
         method: str,
-        rng: np.random.Generator,
+        rngs: list[np.random.Generator],
     ):
-        self._num_actions, self._rng = num_actions, rng
-        rounds = min(self.ROUNDS, num_rollouts) if method == "cem" else 1
-        sizes = np.full(rounds, num_rollouts // rounds)
-        sizes[0] += num_rollouts % rounds
-        self._sizes, self._horizon = sizes.tolist(), horizon
-        self._plan = self._draw(np.full((horizon, num_actions), 1 / num_actions), 1)[0]
+        self._num_actions, self._rngs = num_actions, rngs
+        # Rounds of one size, which compile once; what a division leaves over is not tried.
+        self._rounds = min(self.ROUNDS, num_rollouts) if method == "cem" else 1
+        self._size = num_rollouts // self._rounds
+        self._uniform = np.full((len(rngs), horizon, num_actions), 1 / num_actions)
+        self._plans = self._draw(self._uniform, 1)[:, 0]
 
     def plan(self, simulator: Simulator) -> np.ndarray:
-        """The sequence of actions, int (horizon,), that earns most from the present moment."""
-        uniform = np.full((self._horizon, self._num_actions), 1 / self._num_actions)
-        likely, best, best_value = uniform, self._plan, -np.inf
-        for i, size in enumerate(self._sizes):
-            tried = self._draw(likely, size)
-            tried[0] = best
+        """Each game's sequence of actions that earns most from here, int (games, horizon)."""
+        games = np.arange(len(self._rngs))
+        likely, best = self._uniform, self._plans
+        for i in range(self._rounds):
+            tried = self._draw(likely, self._size)
+            tried[:, 0] = best
             values = simulator.values(tried, self.DISCOUNT)
             # Of equals the first: what is going on already.
-            if values.max() > best_value:
-                best, best_value = tried[values.argmax()], values.max()
-            if i + 1 < len(self._sizes):
-                elite = tried[np.argsort(-values, kind="stable")[: max(1, int(size * self.ELITE))]]
-                taken = (elite[:, :, None] == np.arange(self._num_actions)).mean(axis=0)
-                likely = (1 - self.SMOOTHING) * taken + self.SMOOTHING * uniform
+            best = tried[games, values.argmax(axis=1)]
+            if i + 1 < self._rounds:
+                count = max(1, int(self._size * self.ELITE))
+                order = np.argsort(-values, axis=1, kind="stable")[:, :count]
+                elite = np.take_along_axis(tried, order[..., None], axis=1)
+                taken = (elite[..., None] == np.arange(self._num_actions)).mean(axis=1)
+                likely = (1 - self.SMOOTHING) * taken + self.SMOOTHING * self._uniform
         # What follows the first action is where the next decision starts from.
-        more = self._rng.integers(self._num_actions)
-        held = self._rng.random() < 1 - 1 / self.MEAN_HOLD_STEPS
-        self._plan = np.append(best[1:], best[-1] if held else more)
+        self._plans = np.stack([self._go_on(*one) for one in zip(best, self._rngs, strict=True)])
         return best
 
+    def _go_on(self, plan, rng):
+        """The rest of a plan and one action more: mostly the last one held."""
+        other = rng.integers(self._num_actions)
+        held = rng.random() < 1 - 1 / np.mean(self.HOLD_STEPS)
+        return np.append(plan[1:], plan[-1] if held else other)
+
     def _draw(self, likely, count):
-        """Held actions (count, horizon), from each step's probabilities (horizon, actions)."""
-        limits = np.cumsum(likely, axis=1)[:, :-1]
-        draws = self._rng.random((count, self._horizon, 1))
-        return hold((draws >= limits).sum(axis=2), self.MEAN_HOLD_STEPS, self._rng)
+        """Held actions (games, count, horizon), from each step's probabilities."""
+        limits = np.cumsum(likely, axis=2)[..., :-1]
+        means = np.resize(self.HOLD_STEPS, (count, 1))
+        drawn = []
+        for limit, rng in zip(limits, self._rngs, strict=True):
+            actions = (rng.random((count, len(limit), 1)) >= limit).sum(axis=2)
+            drawn.append(hold(actions, means, rng))
+        return np.stack(drawn)

@@ -75,12 +75,12 @@ class PersistentPolicy:
         return self._held
 
 
-def hold(drawn: np.ndarray, mean_steps: float, rng: np.random.Generator) -> np.ndarray:
+def hold(drawn: np.ndarray, mean_steps, rng: np.random.Generator) -> np.ndarray:
     """Sequences of actions, each held for a random time, from one drawn for every step.
 
     Args:
         drawn: int (sequences, steps), the action taken up where the one before is let go.
-        mean_steps: of holding.
+        mean_steps: of holding, a number or one for each sequence, (sequences, 1).
         rng: where the times are drawn from.
     """
     again = rng.random(drawn.shape) < 1 / mean_steps

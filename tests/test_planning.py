@@ -26,33 +26,44 @@ class Target:
         self.wanted, self.tried = np.array(wanted), 0
 
     def values(self, actions, discount):
-        self.tried += len(actions)
-        return (actions == self.wanted).sum(axis=1).astype(float)
+        self.tried += actions.shape[1]
+        return (actions == self.wanted).sum(axis=2).astype(float)
 
 
-def planner(method, num_actions=3, horizon=12, num_rollouts=120, seed=0):
-    return Planner(num_actions, horizon, num_rollouts, method, np.random.default_rng(seed))
+def planner(method, num_actions=3, horizon=12, num_rollouts=120, games=20):
+    rngs = [np.random.default_rng(seed) for seed in range(games)]
+    return Planner(num_actions, horizon, num_rollouts, method, rngs)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_plan_is_the_best_of_what_was_tried(method):
     wanted = [1] * 6 + [2] * 6
     simulator = Target(wanted)
-    found = [planner(method, seed=seed).plan(simulator) for seed in range(20)]
-    assert simulator.tried == 20 * 120
-    assert np.mean(np.array(found) == wanted) > (0.97 if method == "cem" else 0.8)
+    found = planner(method).plan(simulator)
+    assert found.shape == (20, 12)
+    assert simulator.tried == 120
+    assert np.mean(found == wanted) > (0.97 if method == "cem" else 0.8)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_game_is_planned_side_by_side_as_it_is_alone(method):
+    wanted = [0] * 5 + [1] * 7
+    together, alone = planner(method, games=3), planner(method, games=1)
+    for _ in range(3):
+        plans = together.plan(Target(wanted))
+        np.testing.assert_array_equal(plans[:1], alone.plan(Target(wanted)))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_rest_of_a_plan_is_gone_on_with_where_nothing_earns_more(method):
     class Nothing:
         def values(self, actions, discount):
-            return np.zeros(len(actions))
+            return np.zeros(actions.shape[:2])
 
     ours = planner(method)
     first = ours.plan(Nothing())
-    for t in range(1, len(first)):
-        np.testing.assert_array_equal(ours.plan(Nothing())[: len(first) - t], first[t:])
+    for t in range(1, 12):
+        np.testing.assert_array_equal(ours.plan(Nothing())[:, : 12 - t], first[:, t:])
 
 
 def test_the_emulator_tells_discounted_signs_and_stays_where_it_is():
@@ -61,10 +72,10 @@ def test_the_emulator_tells_discounted_signs_and_stays_where_it_is():
         game.step(0)
     simulator = EmulatorSimulator(game)
     before = game.clone_state()
-    actions = np.full((1, 12), game.action_meanings.index("LEFT"))
-    value = simulator.values(actions, 0.5)[0]
+    actions = np.full((1, 1, 12), game.action_meanings.index("LEFT"))
+    value = simulator.values(actions, 0.5)[0, 0]
     np.testing.assert_array_equal(game.screen(), before.screen)
-    earned = [np.sign(game.step(int(action))[1]) for action in actions[0]]
+    earned = [np.sign(game.step(int(action))[1]) for action in actions[0, 0]]
     assert max(earned) == 1
     assert value == pytest.approx(sum(r * 0.5**t for t, r in enumerate(earned)))
 
@@ -98,13 +109,15 @@ def test_the_model_kept_in_step_frame_by_frame_values_as_a_roll_out_does(checkpo
     predictor = checkpoints.load_predictor(checkpoint)
     simulator = CompressedSimulator(predictor)
     rng = np.random.default_rng(1)
-    frames = rng.integers(0, 256, (14, *SHAPE), dtype=np.uint8)
-    seen = rng.integers(0, 9, 13)
-    simulator.begin(frames[:10], seen[:9])
+    # Two games; what is checked is the first.
+    games = rng.integers(0, 256, (2, 14, *SHAPE), dtype=np.uint8)
+    taken = rng.integers(0, 9, (2, 13))
+    simulator.begin(games[:, :10], taken[:, :9])
     for t in range(10, 14):
-        simulator.observe(frames[t], int(seen[t - 1]))
+        simulator.observe(games[:, t], taken[:, t - 1])
+    frames, seen = games[0], taken[0]
     futures = rng.integers(0, 9, (5, 6))
-    values = simulator.values(futures, 0.9)
+    values = simulator.values(np.stack([futures, futures[::-1]]), 0.9)[0]
     actions = np.concatenate([np.tile(seen, (5, 1)), futures], axis=1).astype(np.int32)
     told = RollOut(predictor).predict_on_batch(
         {"frames": np.tile(frames, (5, 1, 1, 1, 1)), "actions": actions}
