@@ -1,4 +1,4 @@
-"""Compression model, stage 4 of 4: 5 fed back and the reward, from compress_seq_5's weights."""
+"""Compression model, stage 4 of 4: 5 of 20 steps fed back, and the reward, from compress_seq_5."""
 
 from utils.stages import Stage, main
 
@@ -9,6 +9,7 @@ STAGE = Stage(
     restore="compress_seq_5",
     learning_rate=1.5e-4,
     max_steps=500,
+    horizon=20,
     reward_weight=0.02,
 )
 

@@ -36,9 +36,11 @@ class FramePredictor(keras.Model):
     A batch to train on is a dict of
         frames        uint8 (batch, warmup + predictions, height, width, channels), or
                       (batch, warmup + predictions, height, width) of palette indices
-        actions       int32 (batch, warmup + predictions - 1); action t leads from frame t to t + 1
+        actions       int32 (batch, warmup + steps - 1); action t leads from frame t to t + 1
         rewards       float32, like actions; reward t is what action t earned
         terminations  bool, like actions
+        steps         int32 (batch, predictions), which of the steps after the warm-up each of the
+                      last frames is, from 0; may be left out where they are all of them
 
     Args:
         preset: a name in `model.networks.PRESETS`.
@@ -155,7 +157,10 @@ class FramePredictor(keras.Model):
             h, c = self.initial_state(ops.shape(frames)[0])
             outputs, _ = self.network.core(encodings, actions, h, c)
             outputs = outputs[:, warmup - 1 :]
-            predicted = self.network.decode(outputs)
+            shown = outputs
+            if "steps" in batch:
+                shown = ops.take_along_axis(outputs, batch["steps"][..., None], axis=1)
+            predicted = self.network.decode(shown)
         predictions = {"frames": predicted}
         if self.reward_weight:
             predictions["reward"] = self.network.reward_head(outputs)

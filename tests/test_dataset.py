@@ -80,6 +80,37 @@ def test_first_batch_shifts_what_is_yielded(dataset):
     np.testing.assert_array_equal(whole[5]["frames"], resumed[2]["frames"])
 
 
+def test_frames_drawn_from_a_longer_horizon(tmp_path):
+    dataset = Dataset(write(tmp_path / "data", [40]))
+    whole = Windows(dataset, SHAPE, 12, 4, 0)
+    drawn = Windows(dataset, SHAPE, 12, 4, 0, predictions=3, horizon=10)
+    seen = set()
+    for n in range(12):
+        batch, all_of_it = drawn[n], whole[n]
+        assert batch["frames"].shape[:2] == (4, 5)
+        assert batch["steps"].dtype == np.int32
+        assert (np.diff(batch["steps"]) > 0).all()
+        firsts = batch["frames"][:, 0, 0, 0]
+        np.testing.assert_array_equal(batch["frames"][:, 1, 0, 0] - firsts, 1)
+        shown = batch["frames"][:, 2:, 0, 0] - firsts[:, None]
+        np.testing.assert_array_equal(shown, 2 + batch["steps"])
+        for key in ("actions", "rewards", "terminations"):
+            np.testing.assert_array_equal(batch[key], all_of_it[key])
+        seen |= set(batch["steps"].flat)
+    assert seen == set(range(10))
+    held = held_out(dataset, SHAPE, 12, 4, predictions=3, horizon=10)
+    assert held["frames"].shape[1] == 5
+    again = Windows(dataset, SHAPE, 12, 4, 0, predictions=3, horizon=10, first_batch=7)
+    np.testing.assert_array_equal(again[2]["steps"], drawn[9]["steps"])
+    halves = [
+        Windows(
+            dataset, SHAPE, 12, 4, 0, predictions=3, horizon=10, process=process, num_processes=2
+        )[1]["frames"]
+        for process in range(2)
+    ]
+    np.testing.assert_array_equal(np.concatenate(halves), drawn[1]["frames"])
+
+
 def test_half_of_the_windows_tell_of_a_reward_or_an_end(tmp_path):
     rewards = [[0] * 40]
     rewards[0][20] = 1

@@ -93,6 +93,16 @@ def test_roll_out_shows_what_training_predicts(predictor):
     assert shown["termination"].shape == (3, 5)
 
 
+def test_the_compression_variant_decodes_the_steps_that_are_asked_for(predictor):
+    if predictor.variant == "paper":
+        pytest.skip("has to decode every step")
+    data = batch(5)
+    steps = np.array([[0, 4], [1, 2], [3, 4]], np.int32)
+    every = np.asarray(predictor(data)["frames"])
+    some = predictor({**data, "steps": steps})
+    np.testing.assert_allclose(some["frames"], every[np.arange(3)[:, None], steps], atol=1e-5)
+
+
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_imagination_goes_on_from_a_state_as_the_roll_out_does(predictor, precision):
     data = batch(5)

@@ -43,7 +43,7 @@ def run(script, *flags):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Flags of a directory that the first script to run records Ms. Pac-Man into."""
-    return f"--data_path={tmp_path_factory.mktemp('data')}", "--num_training_frames=200"
+    return f"--data_path={tmp_path_factory.mktemp('data')}", "--num_training_frames=300"
 
 
 @pytest.fixture

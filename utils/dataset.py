@@ -117,7 +117,7 @@ class Dataset:
         nearest = [min(seen, key=lambda known: abs(known - index)) for index in range(256)]
         return np.array([table[index] for index in nearest], np.uint8)
 
-    def read(self, episode: int, start: int, count: int, shape: tuple[int, int, int]):
+    def read(self, episode: int, start: int, count: int, shape, wanted=slice(None)):
         """A run of `count` frames, fitted to a preset's frame shape, with all that lies between.
 
         Args:
@@ -127,6 +127,7 @@ class Dataset:
                 size (games of 214 to 250 rows, or the 84x84 preset) are resized by area. Palette
                 indices that fit are left as they are, (count, height, width), for the model to
                 look up: a third of the bytes.
+            wanted: which of the run's frames are returned, as an index.
 
         Returns:
             dict of frames uint8, actions int32, rewards float32, terminations bool.
@@ -142,7 +143,7 @@ class Dataset:
                 f"{self.path}, but reading failed: {error}. Record the data set again."
             ) from error
         return {
-            "frames": self.fit(frames, shape),
+            "frames": self.fit(frames[wanted], shape),
             "actions": actions,
             "rewards": self.rewards[episode][steps],
             "terminations": self.terminations[episode][steps],
@@ -210,6 +211,9 @@ class Windows(keras.utils.PyDataset):
         first_batch: number of the first batch to be yielded.
         num_batches: how many are yielded.
         process, num_processes: which share of each batch is yielded, of how many.
+        predictions, horizon: if given, only so many of each window's last `horizon` frames, drawn
+            anew for each window, are read and yielded after the frames before them; `steps`,
+            int32 (batch, predictions), says which of them, from 0.
         reward_steps: if not 0, half of each batch's windows are drawn from those with something to
             tell in their last `reward_steps`: a non-zero reward, or in one of eight the episode's
             end. Where the data has no rewards, or no ends, any windows take their place.
@@ -230,6 +234,8 @@ class Windows(keras.utils.PyDataset):
         num_batches: int = 1,
         process: int = 0,
         num_processes: int = 1,
+        predictions: int = 0,
+        horizon: int = 0,
         reward_steps: int = 0,
     ):
         # Two threads: with one, Keras reads through tf.data and its autotuner, whose thread may
@@ -244,6 +250,7 @@ class Windows(keras.utils.PyDataset):
         share = batch_size // num_processes
         self._share = slice(process * share, (process + 1) * share)
         self._num_batches = num_batches
+        self._predictions, self._horizon = predictions, horizon
         counts = _window_counts(dataset, length)
         self._ends = np.cumsum(counts)
         if not self._ends[-1]:
@@ -315,11 +322,25 @@ class Windows(keras.utils.PyDataset):
         return order
 
     def __getitem__(self, index):
-        windows = [
-            self.dataset.read(*self.window(number), self.length, self.shape)
-            for number in self.numbers(self.first_batch + index)[self._share]
-        ]
-        return {key: np.stack([window[key] for window in windows]) for key in windows[0]}
+        batch, share = self.first_batch + index, self._share
+        places = [self.window(number) for number in self.numbers(batch)[share]]
+        if not self._predictions:
+            windows = [self.dataset.read(*place, self.length, self.shape) for place in places]
+            return {key: np.stack([window[key] for window in windows]) for key in windows[0]}
+        steps = self._draw_steps(batch)[share]
+        known = self.length - self._horizon
+        windows = []
+        for place, drawn in zip(places, steps, strict=True):
+            wanted = np.concatenate([np.arange(known), known + drawn])
+            windows.append(self.dataset.read(*place, self.length, self.shape, wanted))
+        batch = {key: np.stack([window[key] for window in windows]) for key in windows[0]}
+        return {**batch, "steps": steps}
+
+    def _draw_steps(self, batch):
+        """Which of its last frames each window of a batch shows, int32 (batch, predictions)."""
+        rng = np.random.default_rng([self.seed, len(self._pools), batch])
+        every = np.tile(np.arange(self._horizon, dtype=np.int32), (self.batch_size, 1))
+        return np.sort(rng.permuted(every, axis=1)[:, : self._predictions], axis=1)
 
 
 def _window_counts(dataset, length):
@@ -327,15 +348,17 @@ def _window_counts(dataset, length):
     return np.maximum(dataset.lengths + 2 - length, 0)
 
 
-def held_out_windows(dataset: Dataset, shape, length: int, count: int, seed: int = 0) -> Windows:
+def held_out_windows(
+    dataset: Dataset, shape, length: int, count: int, seed: int = 0, **options
+) -> Windows:
     """`count` windows fixed by the seed, as its one batch; fewer where the data has fewer."""
     count = min(count, int(_window_counts(dataset, length).sum()))
-    return Windows(dataset, shape, length, max(count, 1), seed)
+    return Windows(dataset, shape, length, max(count, 1), seed, **options)
 
 
-def held_out(dataset: Dataset, shape, length: int, count: int, seed: int = 0) -> dict:
+def held_out(dataset: Dataset, shape, length: int, count: int, seed: int = 0, **options) -> dict:
     """The batch of `held_out_windows`."""
-    return held_out_windows(dataset, shape, length, count, seed)[0]
+    return held_out_windows(dataset, shape, length, count, seed, **options)[0]
 
 
 def find_dataset(directory: str | Path, game: str, num_actions: int | None = None) -> Dataset:

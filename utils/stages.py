@@ -57,12 +57,18 @@ class Stage:
     restore: str | None  # the stage whose best weights it starts from
     learning_rate: float
     max_steps: int
+    horizon: int | None = None  # steps fed back, `predict` of them drawn and decoded; None: all are
     reward_weight: float = 0.0  # of the reward's cross-entropy against the pixels; 0: not trained
 
     @property
     def predictions(self) -> int:
         """Frames predicted in each training window."""
         return self.predict if self.predict > 1 else ONE_STEP_PREDICTIONS
+
+    @property
+    def steps(self) -> int:
+        """Steps after the warm-up in each training window."""
+        return self.horizon or self.predictions
 
 
 def script(stage_name: str) -> str:
@@ -253,6 +259,7 @@ class _Run:
             "restored_from": str(previous) if previous else None,
             "training": {
                 "predictions": stage.predictions,
+                "horizon": stage.steps,
                 "feed_back": stage.predict > 1,
                 "reward_weight": stage.reward_weight,
                 "batch_size": self.batch_size,
@@ -319,8 +326,11 @@ class _Run:
         All processes do the same; the first alone writes.
         """
         state, args, devices = self.state, self.args, self.devices
-        length = WARMUP + self.stage.predictions
-        validation = self._held_out("validation", self.stage.predictions, 8 * self.batch_size)
+        length = WARMUP + self.stage.steps
+        drawn = {}
+        if self.stage.steps > self.stage.predictions:
+            drawn = {"predictions": self.stage.predictions, "horizon": self.stage.steps}
+        validation = self._held_out("validation", self.stage.steps, 8 * self.batch_size, **drawn)
         validation = devices.share(validation)
         curve = self._held_out("validation", self.horizon, 2 * self.batch_size)
         local_batch = self.batch_size // devices.num_processes
@@ -341,7 +351,8 @@ class _Run:
                 num_batches=steps,
                 process=devices.process,
                 num_processes=devices.num_processes,
-                reward_steps=self.stage.predictions if self.stage.reward_weight else 0,
+                reward_steps=self.stage.steps if self.stage.reward_weight else 0,
+                **drawn,
             )
             progress = _Progress(state, args.max_steps, self.batch_size * length, devices.first)
             started = time.perf_counter()
@@ -396,8 +407,8 @@ class _Run:
         if self.stage.reward_weight:
             print(evaluation.reward_lines(results))
 
-    def _held_out(self, role, horizon, count):
-        return held_out(self.data[role], self.shape, WARMUP + horizon, count)
+    def _held_out(self, role, steps, count, **options):
+        return held_out(self.data[role], self.shape, WARMUP + steps, count, **options)
 
     def _finished(self):
         state, args = self.state, self.args
