@@ -31,13 +31,13 @@ test: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -q -n auto --dist worksteal
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n auto tests/test_networks.py tests/test_predictor.py tests/test_transitions.py tests/test_optimizer.py
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n auto tests/test_networks.py tests/test_predictor.py tests/test_optimizer.py
 
 demo: .venv/installed
 	$(BIN)/python -m systems.record --atari_game=$(GAME) --policy=persistent --num_frames=30000 --seed=1 --data_path=demo/data
 	$(BIN)/python compress_seq_1_train.py $(DEMO_FLAGS) --max_steps=80
 	$(BIN)/python compress_seq_3_train.py $(DEMO_FLAGS) --max_steps=40
-	$(BIN)/python compress_seq_5_train.py $(DEMO_FLAGS) --max_steps=600
+	$(BIN)/python compress_seq_5_train.py $(DEMO_FLAGS) --max_steps=520
 	$(BIN)/python compress_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=100
 	$(BIN)/python generate_video.py --checkpoint $(DEMO)/compress_seq_5_reward --output demo/freeway.mp4
 	$(BIN)/python generate_video.py --checkpoint $(DEMO)/compress_seq_5_reward --output demo/freeway.gif
