@@ -386,7 +386,7 @@ def test_truncated_weights_are_refused(flags, tmp_path, capsys):
 
 
 def test_truncated_data_is_refused(flags, tmp_path, capsys):
-    directory = record("ms_pacman", "random", 200, 1, tmp_path, progress=False)
+    directory = record("ms_pacman", "random", 300, 1, tmp_path, progress=False)
     path = directory / "main_data.hdf5"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     error = fails(capsys, "compress_seq_1_train", *flags, f"--data_path={tmp_path}")
