@@ -212,7 +212,7 @@ class Windows(keras.utils.PyDataset):
         num_batches: how many are yielded.
         process, num_processes: which share of each batch is yielded, of how many.
         predictions, horizon: if given, only so many of each window's last `horizon` frames, drawn
-            anew for each window, are read and yielded after the frames before them; `steps`,
+            anew for each window, are yielded after the frames before them; `steps`,
             int32 (batch, predictions), says which of them, from 0.
         reward_steps: if not 0, half of each batch's windows are drawn from those with something to
             tell in their last `reward_steps`: a non-zero reward, or in one of eight the episode's
@@ -322,19 +322,19 @@ class Windows(keras.utils.PyDataset):
         return order
 
     def __getitem__(self, index):
-        batch, share = self.first_batch + index, self._share
-        places = [self.window(number) for number in self.numbers(batch)[share]]
-        if not self._predictions:
-            windows = [self.dataset.read(*place, self.length, self.shape) for place in places]
-            return {key: np.stack([window[key] for window in windows]) for key in windows[0]}
-        steps = self._draw_steps(batch)[share]
-        known = self.length - self._horizon
-        windows = []
-        for place, drawn in zip(places, steps, strict=True):
-            wanted = np.concatenate([np.arange(known), known + drawn])
-            windows.append(self.dataset.read(*place, self.length, self.shape, wanted))
-        batch = {key: np.stack([window[key] for window in windows]) for key in windows[0]}
-        return {**batch, "steps": steps}
+        batch = self.first_batch + index
+        numbers = self.numbers(batch)[self._share]
+        wanted, steps = [slice(None)] * len(numbers), {}
+        if self._predictions:
+            drawn = self._draw_steps(batch)[self._share]
+            known = self.length - self._horizon
+            wanted = [np.concatenate([np.arange(known), known + row]) for row in drawn]
+            steps = {"steps": drawn}
+        windows = [
+            self.dataset.read(*self.window(number), self.length, self.shape, frames)
+            for number, frames in zip(numbers, wanted, strict=True)
+        ]
+        return {key: np.stack([window[key] for window in windows]) for key in windows[0]} | steps
 
     def _draw_steps(self, batch):
         """Which of its last frames each window of a batch shows, int32 (batch, predictions)."""
