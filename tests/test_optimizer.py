@@ -41,6 +41,26 @@ def test_biases_have_adam_at_the_learning_rate():
     np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(100,), (3, 3, 16, 32), (180, 260)])
+def test_a_faster_layer_moves_as_at_a_multiple_of_the_rate(shape):
+    rng = np.random.default_rng(0)
+    initial, gradients = rng.normal(size=shape), rng.normal(size=(3, *shape))
+
+    def moved(layer, rate, faster):
+        with keras.name_scope(layer):
+            variable = keras.Variable(initial.astype("float32"), name="kernel")
+        optimizer = Dion(rate, faster=faster)
+        optimizer.build([variable])
+        for gradient in gradients:
+            optimizer.apply([keras.ops.convert_to_tensor(gradient.astype("float32"))], [variable])
+        return keras.ops.convert_to_numpy(variable) - initial
+
+    faster = {"decoder": 6.0}
+    expected = moved("encoder", 6e-3, None)
+    np.testing.assert_allclose(moved("decoder", 1e-3, faster), expected, rtol=1e-3, atol=1e-6)
+    np.testing.assert_array_equal(moved("encoder", 6e-3, faster), expected)
+
+
 def reference(initial, gradients, rate):
     """Ahn et al.'s algorithm 1 with QR's orthonormal basis, in float64."""
     shape = initial.shape

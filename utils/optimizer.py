@@ -39,11 +39,20 @@ class Dion(keras.optimizers.Adam):
     Args:
         learning_rate: a number or a schedule.
         products: dtype of the matrix products; all else is float32.
+        faster: layers whose rate is a multiple of the others', by the first name in their
+            variables' paths.
     """
 
-    def __init__(self, learning_rate, beta_2: float = 0.99, products: str = "float32"):
+    def __init__(
+        self,
+        learning_rate,
+        beta_2: float = 0.99,
+        products: str = "float32",
+        faster: dict[str, float] | None = None,
+    ):
         super().__init__(learning_rate, beta_2=beta_2, name="dion")
         self.products = products
+        self.faster = faster or {}
 
     def build(self, variables):
         """Takes the initial deviations; makes the moments and, for large kernels, the bases."""
@@ -54,7 +63,8 @@ class Dion(keras.optimizers.Adam):
         for i, variable in enumerate(variables):
             kernel = len(variable.shape) > 1
             deviation = float(np.std(ops.convert_to_numpy(variable)))
-            self._rates.append(deviation / TYPICAL_DEVIATION if kernel else 1.0)
+            rate = self.faster.get(variable.path.partition("/")[0], 1.0)
+            self._rates.append(rate * deviation / TYPICAL_DEVIATION if kernel else rate)
             self._momentums.append(self.add_variable_from_reference(variable, "momentum"))
             if _is_large(variable):
                 # Any basis will do to begin the power iteration with.
