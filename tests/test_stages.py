@@ -138,6 +138,20 @@ def test_each_stage_starts_from_the_best_weights_of_the_one_before(flags, tmp_pa
         np.testing.assert_array_equal(after[name], value)
 
 
+def test_the_decoder_has_a_rate_of_its_own(flags, tmp_path):
+    elsewhere = tmp_path / "initial"
+    run("compress_seq_1_train", *flags, f"--train_dir={elsewhere}", "--learning_rate=1e-30")
+    run("compress_seq_1_train", *flags, "--decoder_rate=1e-30")
+    initial = weights(directory(elsewhere))
+    moved = {
+        name.split("/")[0]
+        for name, value in weights(directory(tmp_path)).items()
+        if not np.allclose(value, initial[name], atol=1e-7)
+    }
+    assert {"encoder", "core"} <= moved
+    assert "decoder" not in moved
+
+
 def test_a_finished_stage_is_left_alone_unless_overwritten(flags, tmp_path, capsys):
     run("compress_seq_1_train", *flags)
     before = (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns
