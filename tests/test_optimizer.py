@@ -11,9 +11,10 @@ def schedule(rate):
     return keras.optimizers.schedules.CosineDecay(0.0, 10, warmup_target=rate, warmup_steps=2)
 
 
-def moved_by(optimizer, initial, gradients):
-    """How far one kernel goes under a sequence of gradients."""
-    kernel = keras.Variable(initial.astype("float32"))
+def moved_by(optimizer, initial, gradients, layer="layer"):
+    """How far one kernel of a layer goes under a sequence of gradients."""
+    with keras.name_scope(layer):
+        kernel = keras.Variable(initial.astype("float32"))
     optimizer.build([kernel])
     for gradient in gradients:
         optimizer.apply([keras.ops.convert_to_tensor(gradient.astype("float32"))], [kernel])
@@ -45,20 +46,12 @@ def test_biases_have_adam_at_the_learning_rate():
 def test_a_faster_layer_moves_as_at_a_multiple_of_the_rate(shape):
     rng = np.random.default_rng(0)
     initial, gradients = rng.normal(size=shape), rng.normal(size=(3, *shape))
-
-    def moved(layer, rate, faster):
-        with keras.name_scope(layer):
-            variable = keras.Variable(initial.astype("float32"), name="kernel")
-        optimizer = Dion(rate, faster=faster)
-        optimizer.build([variable])
-        for gradient in gradients:
-            optimizer.apply([keras.ops.convert_to_tensor(gradient.astype("float32"))], [variable])
-        return keras.ops.convert_to_numpy(variable) - initial
-
     faster = {"decoder": 6.0}
-    expected = moved("encoder", 6e-3, None)
-    np.testing.assert_allclose(moved("decoder", 1e-3, faster), expected, rtol=1e-3, atol=1e-6)
-    np.testing.assert_array_equal(moved("encoder", 6e-3, faster), expected)
+    expected = moved_by(Dion(6e-3), initial, gradients, "encoder")
+    ours = moved_by(Dion(1e-3, faster=faster), initial, gradients, "decoder")
+    np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-6)
+    others = moved_by(Dion(6e-3, faster=faster), initial, gradients, "encoder")
+    np.testing.assert_array_equal(others, expected)
 
 
 def reference(initial, gradients, rate):
