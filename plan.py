@@ -97,8 +97,7 @@ def compare(args: argparse.Namespace) -> None:
         if kept is None:
             print("share kept: undefined, a perfect model earns no more than random play")
         else:
-            low, high = kept["interval"]
-            print(f"share kept: {kept['share']:.2f} [{low:.2f}, {high:.2f}]")
+            print(f"share kept: {kept['share']:.2f} {_bounds(kept['interval'])}")
     if args.output:
         checkpoints.write_json(args.output, results)
 
@@ -196,7 +195,9 @@ def play_episodes(args, config, episodes, simulator_of, shape=None, film=None):
         else:
             plans = np.array([[policy.action()] for policy in at_random])
         if film:
+            filming = time.perf_counter()
             film.watch(games[0], plans[0])
+            started += time.perf_counter() - filming  # is no part of deciding
         alive = take(plans[:, 0])
         if not alive.any():
             break
@@ -238,7 +239,8 @@ class _Film:
 def share_kept(compressed: list, emulator: list, none: list) -> dict | None:
     """(compressed - random) / (emulator - random) of mean returns, with a 95 % interval.
 
-    None where the perfect model earns no more than random play.
+    None where the perfect model earns no more than random play; the interval alone is None where
+    that cannot be excluded: the share is of something that may be nothing then.
     """
     parts = [np.array(part, np.float64) for part in (compressed, emulator, none)]
 
@@ -248,10 +250,19 @@ def share_kept(compressed: list, emulator: list, none: list) -> dict | None:
     means = [part.mean() for part in parts]
     if means[1] <= means[2]:
         return None
-    drawn = [part[_draws(len(part), i)].mean(axis=1) for i, part in enumerate(parts)]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shares = share(*drawn)
-    return {"share": float(share(*means)), "interval": _interval(shares[np.isfinite(shares)])}
+    c, e, n = (part[_draws(len(part), i)].mean(axis=1) for i, part in enumerate(parts))
+    gained = e > n
+    interval = _interval(share(c, e, n)[gained]) if gained.mean() >= 0.975 else None
+    return {"share": float(share(*means)), "interval": interval}
+
+
+def _bounds(interval):
+    if interval is None:
+        return (
+            "(no interval: the perfect model's gain over random play may be nothing. Play more "
+            "--episodes, or look further ahead by --horizon)"
+        )
+    return "[{:.2f}, {:.2f}]".format(*interval)
 
 
 def _draws(count, seed=0):

@@ -180,6 +180,12 @@ def test_share_kept_by_hand():
     assert plan.share_kept([5], [1], [3]) is None
 
 
+def test_the_share_of_a_gain_that_may_be_nothing_has_no_interval():
+    kept = plan.share_kept([2, 2, 2, 2, 2, 3], [2, 0, 0, 2, 2, 2], [1, 2, 1, 0, 0, 1])
+    assert kept["share"] == pytest.approx(8 / 3)
+    assert kept["interval"] is None
+
+
 def test_what_cannot_be_planned_with_is_said(checkpoint, tmp_path):
     with pytest.raises(InputError, match="shows what that saw"):
         plan.compare(arguments(checkpoint, simulator=["none"], video=str(tmp_path / "play.gif")))
