@@ -252,7 +252,9 @@ def share_kept(compressed: list, emulator: list, none: list) -> dict | None:
         return None
     c, e, n = (part[_draws(len(part), i)].mean(axis=1) for i, part in enumerate(parts))
     gained = e > n
-    interval = _interval(share(c, e, n)[gained]) if gained.mean() >= 0.975 else None
+    interval = None
+    if gained.mean() >= 0.975:
+        interval = _interval(share(c[gained], e[gained], n[gained]))
     return {"share": float(share(*means)), "interval": interval}
 
 
