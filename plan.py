@@ -85,10 +85,9 @@ def compare(args: argparse.Namespace) -> None:
     }
     for name in simulators:
         results["simulators"][name] = found = _play(name, args, config)
-        low, high = found["interval"]
         print(
             f"{config['game']}, {name}: mean return {found['mean_return']:.2f} "
-            f"[{low:.2f}, {high:.2f}], {found['decisions_per_second']:.1f} decisions/s",
+            f"{_bounds(found['interval'])}, {found['decisions_per_second']:.1f} decisions/s",
             flush=True,
         )
     if len(simulators) == len(SIMULATORS):
@@ -97,7 +96,13 @@ def compare(args: argparse.Namespace) -> None:
         if kept is None:
             print("share kept: undefined, a perfect model earns no more than random play")
         else:
-            print(f"share kept: {kept['share']:.2f} {_bounds(kept['interval'])}")
+            bounds = (
+                _bounds(kept["interval"])
+                if kept["interval"]
+                else "(no interval: the perfect model's gain over random play may be nothing. Play "
+                "more --episodes, or look further ahead by --horizon)"
+            )
+            print(f"share kept: {kept['share']:.2f} {bounds}")
     if args.output:
         checkpoints.write_json(args.output, results)
 
@@ -259,11 +264,6 @@ def share_kept(compressed: list, emulator: list, none: list) -> dict | None:
 
 
 def _bounds(interval):
-    if interval is None:
-        return (
-            "(no interval: the perfect model's gain over random play may be nothing. Play more "
-            "--episodes, or look further ahead by --horizon)"
-        )
     return "[{:.2f}, {:.2f}]".format(*interval)
 
 
