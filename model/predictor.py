@@ -235,10 +235,9 @@ class Imagination(keras.Model):
             batch: dict of state, a `State`, and actions, int (batch, horizon).
 
         Returns:
-            dict of state, the `State` after the last action; outputs float32 (batch, horizon,
-            2048); reward (batch, horizon, 3), the probabilities of -1, 0 and +1; termination
-            (batch, horizon), its probability; and, if they are decoded, frames, float32 (batch,
-            horizon, height, width, channels) in 0 to 255.
+            dict of state, the `State` after the last action; reward float32 (batch, horizon, 3),
+            the probabilities of -1, 0 and +1; termination (batch, horizon), its probability; and,
+            if they are decoded, frames (batch, horizon, height, width, channels) in 0 to 255.
         """
         outputs, frames, state = self.predictor.imagine(batch["state"], batch["actions"])
         return {"state": state, **look(self.predictor.network, outputs, self.decode, frames)}
@@ -253,7 +252,6 @@ def look(network: Network, outputs, decode: bool, frames=None) -> dict:
         frames: normalised, where they have been decoded already.
     """
     result = {
-        "outputs": outputs,
         "reward": ops.softmax(network.reward_head(outputs)),
         "termination": ops.sigmoid(network.termination_head(outputs)[..., 0]),
     }

@@ -6,8 +6,10 @@ Fed with its own output h, the core of `networks.py` computes the gates' input
 
 which for a given action a is affine in h: z = h M_a + m_a with M_a = W_y diag(g_a) W + U. One
 product takes the place of three, with 2.25 times fewer operations and bytes. The rows of a batch
-are grouped by their action.
+are grouped by their action, and what sequences of actions have in common is computed once.
 """
+
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -61,51 +63,39 @@ class Transitions(keras.layers.Layer):
             value.shape, lambda *_, **__: value, dtype, trainable=False, name=name
         )
 
-    def call(self, encoding, h, c, actions):
-        """Steps over `actions`.
+    def call(self, h, c, encoding, actions, parents, counts):
+        """Steps through `Steps`.
 
         Args:
-            encoding: the first step's input, (batch, 2048); rows that equal h are the LSTM's own.
-            h, c: LSTM state, (batch, 2048) each, float32.
-            actions: int (batch, time).
+            h, c: LSTM states, (rows, 2048) each, float32.
+            encoding: the first step's input of the same rows; only those count that have one.
+            actions, parents, counts: of `Steps`.
 
         Returns:
-            outputs (batch, time, 2048), h and c after the last, all float32.
+            outputs (nodes, 2048) and, of the last step's nodes, h and c, all float32.
         """
-        fresh = ops.any(ops.not_equal(encoding, h), axis=-1)
-        groups = ops.concatenate(
-            [ops.where(fresh[:, None], self.num_actions, actions[:, :1]), actions[:, 1:]], axis=1
-        )
-        # Rows in the order of their groups, where each group ends, and the way back.
-        order = ops.argsort(groups, axis=0)
-        back = ops.argsort(order, axis=0)
-        kinds = ops.arange(self.num_actions + 1, dtype=actions.dtype)
-        sizes = ops.sum(
-            ops.cast(ops.equal(groups[:, :, None], kinds), "int32"), axis=0
-        )  # (time, num_actions + 1)
-        ends = ops.cumsum(sizes, axis=1)
-        outputs = []
-        for t in range(actions.shape[1]):
-            rows = ops.take(h, order[:, t], axis=0)
+        ends = ops.cumsum(counts, axis=1)
+        outputs, start = [], 0
+        for t in range(counts.shape[0]):
+            level = parents[start : start + ends[t, -1]]
+            start += ends[t, -1]
+            before = ops.take(h, level, axis=0)
             z = []
             for action in range(self.num_actions):
-                part = rows[ends[t, action - 1] if action else 0 : ends[t, action]]
+                part = before[ends[t, action - 1] if action else 0 : ends[t, action]]
                 part = ops.cast(part, self.variable_dtype)
                 z.append(
                     ops.cast(part @ ops.transpose(self.matrices[action]), "float32")
                     + self.offsets[action]
                 )
             if t == 0:
-                chosen = order[ends[0, -2] :, 0]
+                fresh = ends[0, -2]
                 z.append(
-                    self._fresh(
-                        *(ops.take(x, chosen, axis=0) for x in (encoding, h, actions[:, 0]))
-                    )
+                    self._fresh(ops.take(encoding, level[fresh:], axis=0), before[fresh:], actions)
                 )
-            z = ops.take(ops.concatenate(z), back[:, t], axis=0)
-            h, c, _, _ = lstm_step(z, c)
+            h, c, _, _ = lstm_step(ops.concatenate(z), ops.take(c, level, axis=0))
             outputs.append(h)
-        return ops.stack(outputs, axis=1), h, c
+        return ops.concatenate(outputs), h, c
 
     def _fresh(self, encoding, h, actions):
         """z of the rows that have just seen a real frame."""
@@ -114,6 +104,55 @@ class Transitions(keras.layers.Layer):
         x = (ops.cast(encoding, dtype) @ core["input_kernel"] + core["input_bias"]) * gate
         z = x @ core["kernel"] + core["bias"] + ops.cast(h, dtype) @ core["recurrent_kernel"]
         return ops.cast(z, "float32")
+
+
+class Steps(NamedTuple):
+    """The steps of a batch of action sequences; those that sequences have in common stand once.
+
+    A node is a state under an action. Each time's nodes come one after another, in the order of
+    their actions, and last of all those that are fed with a real frame's encoding.
+
+    Attributes:
+        parents: int32 (nodes,), which of the time before each goes on from; at first, which row.
+        counts: int32 (time, num_actions + 1), of each kind.
+        actions: int32, of the nodes that are fed with an encoding.
+        nodes: int (batch, time), where each sequence's steps are among all nodes.
+    """
+
+    parents: np.ndarray
+    counts: np.ndarray
+    actions: np.ndarray
+    nodes: np.ndarray
+
+    @classmethod
+    def of(cls, actions: np.ndarray, rows: np.ndarray, fresh: np.ndarray, num_actions: int):
+        """Merges the sequences.
+
+        Args:
+            actions: int (batch, time).
+            rows: int (batch,), the state that each goes on from.
+            fresh: bool, for each state, whether it has just seen a real frame.
+            num_actions: of the game.
+        """
+        at, width, total = rows, len(fresh), 0
+        parents, counts, nodes = [], [], []
+        for t, taken in enumerate(actions.T):
+            kinds = taken + num_actions * fresh[rows] if t == 0 else taken
+            keys, at_next = np.unique(kinds.astype(np.int64) * width + at, return_inverse=True)
+            kinds, found = np.divmod(keys, width)
+            if t == 0:
+                first = kinds[kinds >= num_actions] - num_actions
+            parents.append(found)
+            counts.append(np.bincount(np.minimum(kinds, num_actions), minlength=num_actions + 1))
+            at, width = at_next, len(keys)
+            nodes.append(total + at)
+            total += width
+        return cls(
+            np.concatenate(parents).astype(np.int32),
+            np.stack(counts).astype(np.int32),
+            first.astype(np.int32),
+            np.stack(nodes, axis=1),
+        )
 
 
 class FastImagination:
@@ -134,18 +173,28 @@ class FastImagination:
             self._transitions = Transitions(predictor.network.core, predictor.compute_dtype)
         self._models = {}  # one for each horizon: Keras would relax a length that changes to None
 
-    def __call__(self, state: State, actions) -> dict:
-        """Looks ahead under int actions (batch, horizon); returns what `Imagination` does."""
-        batch, horizon = actions.shape
-        if not self._pays(batch):
-            model = self._model(False, horizon)
+    def __call__(self, state: State, actions, rows=None) -> dict:
+        """Looks ahead under int actions (batch, horizon); returns what `Imagination` does.
+
+        Several sequences may go on from one state: `rows`, int (batch,), says which of the state's
+        rows each does, by default its own. What they begin alike with is imagined once.
+        """
+        if not self._pays(len(actions)):
+            if rows is not None:
+                state = State(*(np.asarray(part)[rows] for part in state))
+            model = self._model(False, actions.shape[1])
             return model.predict_on_batch({"state": state, "actions": actions})
-        inputs = {"h": state.h, "c": state.c, "actions": actions}
-        if state.encoding is not state.h:
-            inputs["encoding"] = state.encoding
-        found = self._model(True, horizon).predict_on_batch(inputs)
-        h, c = found.pop("h"), found.pop("c")
-        return {"state": State(h, h, c, state.recent), **found}
+        h, encoding = np.asarray(state.h), np.asarray(state.encoding)
+        fresh = np.zeros(len(h), bool) if encoding is h else (encoding != h).any(axis=1)
+        every = np.arange(len(actions)) if rows is None else np.asarray(rows)
+        steps = Steps.of(np.asarray(actions), every, fresh, self._transitions.num_actions)
+        inputs = {"h": h, "c": state.c, "encoding": encoding, **steps._asdict()}
+        last = inputs.pop("nodes")[:, -1] - (len(steps.parents) - steps.counts[-1].sum())
+        found = self._model(True, actions.shape[1]).predict_on_batch(inputs)
+        h, c = (found.pop(part)[last] for part in ("h", "c"))
+        recent = state.recent if rows is None else np.asarray(state.recent)[rows]
+        told = {key: value[steps.nodes] for key, value in found.items()}
+        return {"state": State(h, h, c, recent), **told}
 
     def _model(self, by_matrix, horizon):
         if (by_matrix, horizon) not in self._models:
@@ -164,7 +213,7 @@ class FastImagination:
 
 
 class _ByMatrix(keras.Model):
-    """`Imagination` of the compression variant, without the frames that lie behind."""
+    """`Imagination` of the compression variant, for the nodes of `Steps`."""
 
     def __init__(self, predictor, transitions, decode):
         super().__init__(name="by_matrix", dtype=predictor.dtype_policy, autocast=False)
@@ -174,7 +223,7 @@ class _ByMatrix(keras.Model):
         self.built = True
 
     def call(self, batch):
-        outputs, h, c = self.transitions(
-            batch.get("encoding", batch["h"]), batch["h"], batch["c"], batch["actions"]
-        )
-        return {"h": h, "c": c, **look(self.network, outputs, self.decode)}
+        outputs, h, c = self.transitions(**batch)
+        # Heads and decoder expect a time axis.
+        told = look(self.network, outputs[:, None], self.decode)
+        return {"h": h, "c": c, **{key: value[:, 0] for key, value in told.items()}}

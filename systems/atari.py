@@ -273,14 +273,25 @@ class AtariGame:
         Returns:
             Rewards, float32 (sequences, steps); 0 once the game is over.
         """
-        moment = self._ale.cloneState(include_rng=True)
         rewards = np.zeros(actions.shape, np.float32)
-        for sequence, earned in zip(actions, rewards, strict=True):
-            for step, action in enumerate(sequence):
+        moment = self._ale.cloneState(include_rng=True)
+        # Sequences that begin alike are played once as far as they do: they wait, with how many
+        # steps they have had, for the one before them at the moment where they part from it.
+        waiting = [(moment, np.arange(len(actions)), 0)]
+        while waiting:
+            parting, alike, begin = waiting.pop()
+            self._ale.restoreState(parting)
+            for step in range(begin, actions.shape[1]):
                 if self.terminated or self.truncated:
                     break
-                earned[step] = self._ale.act(self._actions[action])
-            self._ale.restoreState(moment)
+                taken = actions[alike, step]
+                others = taken != taken[0]
+                if others.any():
+                    parting = self._ale.cloneState(include_rng=True)
+                    waiting.append((parting, alike[others], step))
+                    alike = alike[~others]
+                rewards[alike, step] = self._ale.act(self._actions[taken[0]])
+        self._ale.restoreState(moment)
         return rewards
 
     def _look(self) -> None:

@@ -91,8 +91,11 @@ class CompressedSimulator:
     def values(self, actions: np.ndarray, discount: float) -> np.ndarray:
         """See `Simulator`; expected rewards, each times the chance that the game is still on."""
         games, sequences, steps = actions.shape
-        state = State(*(np.repeat(part, sequences, axis=0) for part in self._state))
-        found = self._look_ahead(state, actions.reshape(-1, steps).astype(np.int32))
+        found = self._look_ahead(
+            self._state,
+            actions.reshape(-1, steps).astype(np.int32),
+            np.repeat(np.arange(games), sequences),
+        )
         rewards = found["reward"][..., 2] - found["reward"][..., 0]
         going_on = np.cumprod(1 - found["termination"], axis=1)
         going_on = np.concatenate([np.ones_like(going_on[:, :1]), going_on[:, :-1]], axis=1)

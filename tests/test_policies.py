@@ -118,6 +118,21 @@ def test_looking_ahead_leaves_the_game_as_it_is():
     np.testing.assert_array_equal(game.screen(), untouched.screen())
 
 
+def test_futures_that_begin_alike_earn_what_each_would_alone():
+    """Also where the episode ends before they do."""
+    game = AtariGame("ms_pacman", max_episode_frames=4 * 120)
+    rng = np.random.default_rng(0)
+    for _ in range(90):
+        game.step(int(rng.integers(9)))
+    futures = rng.integers(9, size=(12, 40))
+    futures[3:6, :10], futures[6:9, :25] = futures[0, :10], futures[1, :25]
+    futures[9:11] = futures[2]
+    alone = np.concatenate([game.rewards_ahead(future[None]) for future in futures])
+    assert len(np.unique(alone, axis=0)) > 3
+    assert not alone[:, 30:].any()
+    np.testing.assert_array_equal(game.rewards_ahead(futures), alone)
+
+
 def test_a_policys_name_tells_its_epsilon(ms_pacman):
     assert policy_name("lookahead") == policy_name("lookahead", 0.3) == "lookahead"
     assert policy_name("lookahead", 0.1) == "lookahead-epsilon0.1"

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import limits
 from model.predictor import VARIANTS, FramePredictor, Imagination, State
-from model.transitions import FastImagination, Transitions
+from model.transitions import FastImagination, Steps, Transitions
 
 from . import tiny  # noqa: F401 - makes the preset "tiny" known
 
@@ -31,6 +31,39 @@ def state(batch, fresh, seed=0):
     return State(encoding, h, c, np.zeros((batch, 1, 12, 12, 1), np.float32))
 
 
+def stepped(transitions, start, actions):
+    fresh = (start.encoding != start.h).any(axis=1)
+    steps = Steps.of(actions, np.arange(len(actions)), fresh, 3)
+    parents, counts, first = steps.parents, steps.counts, steps.actions
+    return steps, transitions(start.h, start.c, start.encoding, first, parents, counts)
+
+
+def test_what_sequences_begin_alike_with_is_one_node():
+    """By hand: four sequences from two states, the second of which has just seen a frame."""
+    actions = np.array([[0, 2, 1], [0, 2, 0], [2, 1, 1], [2, 1, 1]])
+    steps = Steps.of(actions, np.array([0, 0, 0, 1]), np.array([False, True]), 3)
+    # First action 0 and 2 of state 0, then 2 of state 1, fed with its encoding.
+    # Second: action 1 after nodes 1 and 2, action 2 after node 0, which two sequences share.
+    # Third: action 0 after the last of those, 1 after each of the three.
+    np.testing.assert_array_equal(steps.parents, [0, 0, 1, 1, 2, 0, 2, 0, 1, 2])
+    np.testing.assert_array_equal(steps.counts, [[1, 0, 1, 1], [0, 2, 1, 0], [1, 3, 0, 0]])
+    np.testing.assert_array_equal(steps.actions, [2])
+    np.testing.assert_array_equal(steps.nodes, [[0, 5, 9], [0, 5, 6], [1, 3, 7], [2, 4, 8]])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_sequences_from_one_state_are_those_from_copies_of_it(variant):
+    look_ahead = FastImagination(predictor(variant))
+    start, rows = state(3, 2), np.repeat(np.arange(3), 20)
+    actions = np.random.default_rng(2).integers(3, size=(60, 4), dtype=np.int32)
+    expected = look_ahead(State(*(part[rows] for part in start)), actions)
+    found = look_ahead(start, actions, rows)
+    for value, other in zip(expected.pop("state"), found.pop("state"), strict=True):
+        np.testing.assert_allclose(other, value, atol=1e-5)
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, atol=1e-4, err_msg=key)
+
+
 @pytest.mark.parametrize("batch, fresh", [(7, 0), (7, 3), (7, 7), (1, 0), (1, 1)])
 def test_transitions_are_the_cores_steps(batch, fresh):
     model = predictor()
@@ -38,20 +71,21 @@ def test_transitions_are_the_cores_steps(batch, fresh):
     actions = np.random.default_rng(2).integers(3, size=(batch, 6), dtype=np.int32)
     actions[:, 3] = 2  # two of the actions have no rows in this step
     expected, _, end = model.imagine(start, actions)
-    outputs, h, c = Transitions(model.network.core)(start.encoding, start.h, start.c, actions)
-    np.testing.assert_allclose(outputs, expected, atol=1e-4)
-    np.testing.assert_allclose(h, end.h, atol=1e-4)
-    np.testing.assert_allclose(c, end.c, atol=1e-4)
+    steps, (outputs, h, c) = stepped(Transitions(model.network.core), start, actions)
+    np.testing.assert_allclose(np.asarray(outputs)[steps.nodes], expected, atol=1e-4)
+    last = steps.nodes[:, -1] - (len(outputs) - len(h))
+    np.testing.assert_allclose(np.asarray(h)[last], end.h, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(c)[last], end.c, atol=1e-4)
 
 
 def test_transitions_keep_the_weights_they_were_made_from():
     model = predictor()
     transitions = Transitions(model.network.core)
     start, actions = state(2, 1), np.zeros((2, 2), np.int32)
-    before, _, _ = transitions(start.encoding, start.h, start.c, actions)
+    before = stepped(transitions, start, actions)[1][0]
     for weight in model.network.core.weights:
         weight.assign(weight * 2)
-    after, _, _ = transitions(start.encoding, start.h, start.c, actions)
+    after = stepped(transitions, start, actions)[1][0]
     np.testing.assert_array_equal(before, after)
 
 
@@ -79,7 +113,6 @@ def test_fast_imagination_decodes_nothing_unasked_and_keeps_a_float32_state():
     model = predictor(precision="bfloat16")
     found = FastImagination(model, decode=False)(state(5, 2), np.zeros((5, 3), np.int32))
     assert "frames" not in found
-    assert found["outputs"].shape == (5, 3, 32)
     assert {np.asarray(part).dtype for part in found["state"]} == {np.dtype(np.float32)}
 
 
