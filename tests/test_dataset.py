@@ -111,6 +111,14 @@ def test_frames_drawn_from_a_longer_horizon(tmp_path):
     np.testing.assert_array_equal(np.concatenate(halves), drawn[1]["frames"])
 
 
+def test_earlier_frames_are_drawn_more_often(tmp_path):
+    """One of three frames: with 1, 1/2 and 1/3 to one another."""
+    dataset = Dataset(write(tmp_path / "data", [40]))
+    windows = Windows(dataset, SHAPE, 5, 500, 0, predictions=1, horizon=3)
+    counts = np.bincount(np.concatenate([windows[n]["steps"] for n in range(6)]).ravel())
+    np.testing.assert_allclose(counts / 3000, np.array([6, 3, 2]) / 11, atol=0.03)
+
+
 def test_half_of_the_windows_tell_of_a_reward_or_an_end(tmp_path):
     rewards = [[0] * 40]
     rewards[0][20] = 1

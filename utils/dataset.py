@@ -212,8 +212,8 @@ class Windows(keras.utils.PyDataset):
         num_batches: how many are yielded.
         process, num_processes: which share of each batch is yielded, of how many.
         predictions, horizon: if given, only so many of each window's last `horizon` frames, drawn
-            anew for each window, are yielded after the frames before them; `steps`,
-            int32 (batch, predictions), says which of them, from 0.
+            anew for each window and the first more often than the last, are yielded after the
+            frames before them; `steps`, int32 (batch, predictions), says which of them, from 0.
         reward_steps: if not 0, half of each batch's windows are drawn from those with something to
             tell in their last `reward_steps`: a non-zero reward, or in one of eight the episode's
             end. Where the data has no rewards, or no ends, any windows take their place.
@@ -339,8 +339,11 @@ class Windows(keras.utils.PyDataset):
     def _draw_steps(self, batch):
         """Which of its last frames each window of a batch shows, int32 (batch, predictions)."""
         rng = np.random.default_rng([self.seed, len(self._pools), batch])
-        every = np.tile(np.arange(self._horizon, dtype=np.int32), (self.batch_size, 1))
-        return np.sort(rng.permuted(every, axis=1)[:, : self._predictions], axis=1)
+        # The smallest of exponential variables are drawn in proportion to their rates, without
+        # putting back: step s, from 1, has 1 / s. What goes wrong early is wrong ever after.
+        drawn = rng.exponential(np.arange(1, self._horizon + 1), (self.batch_size, self._horizon))
+        first = np.argsort(drawn, axis=1)[:, : self._predictions]
+        return np.sort(first, axis=1).astype(np.int32)
 
 
 def _window_counts(dataset, length):
