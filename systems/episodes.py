@@ -2,23 +2,14 @@
 
 Episode i depends on the game, the policy, the seed and i alone, so the number of workers changes
 how long a recording takes and not what is recorded.
-
-The workers are plain subprocesses. Threads would take turns, because ALE keeps Python's lock while
-it emulates; `multiprocessing` would import the caller's main script, and with it TensorFlow, into
-every worker.
 """
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection, wait
-from pathlib import Path
+from multiprocessing.connection import wait
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +17,7 @@ from zlib_ng import zlib_ng
 
 from systems.atari import AtariGame, Palette
 from systems.policies import Policy, make_policy
+from systems.workers import Worker, parent
 
 # Measured on Freeway, Ms. Pac-Man, Space Invaders and Pong: level 6 of zlib-ng takes 21 to 101 us
 # and 154 to 691 bytes a frame, zlib's own 84 to 167 us and 157 to 710. Level 5 takes 1,209 bytes
@@ -122,7 +114,7 @@ def play_episodes(
                     num_begun += 1
             busy = {worker.connection: worker for worker in workers if worker.episode is not None}
             for connection in wait(busy):
-                steps_played += busy[connection].receive()
+                steps_played += busy[connection].proceed()
             on_progress(min(steps_played, num_steps))
             while steps_missing and under_way:
                 if not under_way[0].ended and len(under_way[0]) < steps_missing:
@@ -136,77 +128,43 @@ def play_episodes(
             worker.stop()
 
 
-class _Worker:
-    """The parent's side of a worker process.
+class _Worker(Worker):
+    """A worker process that plays episodes.
 
     Attributes:
-        connection: becomes readable when `receive` has something to receive.
-        episode: what the worker is playing, or None.
+        episode: what it is playing, or None.
     """
 
     def __init__(self, game: str, policy: str, seed: int) -> None:
-        self.connection, their_end = Pipe()
+        super().__init__("systems.episodes", game, policy, str(seed))
         self.episode: Episode | None = None
-        with their_end:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-c", "from systems.episodes import work; work()"),
-                    *(str(their_end.fileno()), game, policy, str(seed)),
-                ],
-                cwd=Path(__file__).parents[1],
-                pass_fds=[their_end.fileno()],
-                # A Ctrl-C in the terminal is for the parent, which then stops its workers.
-                start_new_session=True,
-            )
 
     def begin(self, index: int, max_steps: int) -> Episode:
-        """Lets the worker play; the episode that is returned grows with every `receive`."""
+        """Lets the worker play; the episode that is returned grows with every `proceed`."""
         self.episode = Episode()
-        with self._death_explained():
-            self.connection.send((index, max_steps))
+        self.send((index, max_steps))
         return self.episode
 
-    def receive(self) -> int:
+    def proceed(self) -> int:
         """Adds what the worker has played to the episode and returns the number of steps."""
-        with self._death_explained():
-            part: Episode = self.connection.recv()
+        part: Episode = self.receive()
         self.episode.append(part)
         if part.ended:
             self.episode = None
         return len(part)
 
-    def stop(self) -> None:
-        """Ends the process, whatever it is doing."""
-        self.connection.close()
-        self._process.kill()
-        self._process.wait()
-
-    @contextlib.contextmanager
-    def _death_explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (EOFError, OSError):
-            code = self._process.wait()
-            cause = f"signal {-code}" if code < 0 else f"exit code {code}, its error is above"
-            raise RuntimeError(
-                f"a process that was playing episodes ended early ({cause}); "
-                "if it was killed for want of memory, use fewer workers"
-            ) from None
-
 
 def work() -> None:
     """Is a worker process: plays the episodes it is asked for until the parent goes away."""
-    file_descriptor, game_name, policy_name, seed = sys.argv[1:]
-    # The emulator itself draws nothing at random, so the seed is only for the policy.
-    game = AtariGame(game_name)
-    met = np.zeros(256, bool)
-    # EOFError and ConnectionError: the parent has what it needs, or was killed.
-    with Connection(int(file_descriptor)) as parent, contextlib.suppress(EOFError, ConnectionError):
+    with parent() as (connection, (game_name, policy_name, seed)):
+        # The emulator itself draws nothing at random, so the seed is only for the policy.
+        game = AtariGame(game_name)
+        met = np.zeros(256, bool)
         while True:
-            index, max_steps = parent.recv()
+            index, max_steps = connection.recv()
             policy = make_policy(policy_name, game, np.random.default_rng((int(seed), index)))
             for part in play_episode(game, policy, max_steps, met):
-                parent.send(part)
+                connection.send(part)
 
 
 def play_episode(
