@@ -1,6 +1,18 @@
 """The network and how it is rolled out over time."""
 
 import os
+import platform
+
+
+def _compute_with_onednn():
+    """TensorFlow's oneDNN kernels are off by default where a processor lacks AVX-512.
+
+    They are the faster ones there too: a training step in float32 takes little more than half the
+    time (measured on AVX2; Eigen's product with a transposed matrix of few rows takes five times
+    as long as oneDNN's, and back-propagation through an LSTM is made of those).
+    """
+    if platform.machine() in ("x86_64", "AMD64"):
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def _import_keras_quietly():
@@ -19,4 +31,5 @@ def _import_keras_quietly():
         os.close(stderr)
 
 
+_compute_with_onednn()
 _import_keras_quietly()
