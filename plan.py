@@ -110,7 +110,7 @@ def compare(args: argparse.Namespace) -> None:
 def _play(name, args, config):
     """Plays all episodes with one simulator; returns, mean, interval, decisions a second."""
     if name == "compressed":
-        predictor = checkpoints.load_predictor(args.checkpoint, precision="bfloat16")
+        predictor = checkpoints.load_predictor(args.checkpoint, precision="auto")
         simulator = CompressedSimulator(predictor)
         film = _Film(simulator, predictor.preset.frame_shape) if args.video else None
         # Side by side: the larger the batch, the faster it imagines.

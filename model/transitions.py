@@ -162,7 +162,7 @@ class FastImagination:
     would have to read more matrices than that saves. Otherwise it is `Imagination`.
 
     Args:
-        predictor: whose roll-out it is; fastest with precision="bfloat16".
+        predictor: whose roll-out it is; fastest as `load_predictor(precision="auto")` returns it.
         decode: whether frames are wanted; the compression variant does without them.
     """
 

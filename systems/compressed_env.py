@@ -59,7 +59,7 @@ class _Games:
             )
         config = read_config(checkpoint)
         meanings = config["action_meanings"]
-        self.predictor = load_predictor(checkpoint, precision="bfloat16")
+        self.predictor = load_predictor(checkpoint, precision="auto")
         self.latent = observation_type == "latent"
         self.sampled = reward_type == "sampled"
         self.max_episode_steps = max_episode_steps

@@ -29,7 +29,7 @@ class Imaginer:
 
     def __init__(self, checkpoint: str | Path):
         self.config = read_config(checkpoint)
-        predictor = load_predictor(checkpoint, precision="bfloat16")
+        predictor = load_predictor(checkpoint, precision="auto")
         self.shape = predictor.preset.frame_shape
         self._observe = Observation(predictor)
         self._look_ahead = FastImagination(predictor)

@@ -13,6 +13,7 @@ from pathlib import Path
 from model.networks import Network
 from model.predictor import FramePredictor
 from systems.errors import InputError, one_line
+from utils.precision import fast_bfloat16
 
 WEIGHTS = "best.weights.h5"
 CONFIG = "config.json"
@@ -103,8 +104,11 @@ def load_predictor(directory: str | Path, precision: str = "float32") -> FramePr
 
     Args:
         directory: a stage's directory.
-        precision: what to compute in, as `FramePredictor` has it.
+        precision: what to compute in, as `FramePredictor` has it; "auto" is the fastest to imagine
+            in on this machine, bfloat16 or float32.
     """
+    if precision == "auto":
+        precision = "bfloat16" if fast_bfloat16() else "float32"
     config = read_config(directory)
     predictor = FramePredictor(
         config["model"], config["variant"], len(config["action_meanings"]), precision=precision
