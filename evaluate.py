@@ -59,7 +59,8 @@ def main() -> None:
         for path in (args.output, args.plot):
             if path and not path.parent.is_dir():
                 raise InputError(f"expected a directory to write {path} to: {path.parent} is none")
-        results = [evaluate(directory, args) for directory in args.checkpoint]
+        decided = {}
+        results = [evaluate(directory, args, decided) for directory in args.checkpoint]
         if args.output:
             content = results[0] if len(results) == 1 else results
             checkpoints.write_json(args.output, content)
@@ -79,8 +80,14 @@ def _horizons(text):
     return found
 
 
-def evaluate(directory: Path, args: argparse.Namespace) -> dict:
-    """Measures one checkpoint and prints a table."""
+def evaluate(directory: Path, args: argparse.Namespace, decided: dict) -> dict:
+    """Measures one checkpoint and prints a table.
+
+    Args:
+        directory: of the checkpoint.
+        args: the command line's flags.
+        decided: what the player decides in the windows of the checkpoints before; added to.
+    """
     config = checkpoints.read_config(directory)
     predictor = checkpoints.load_predictor(directory)
     shape, warmup = predictor.preset.frame_shape, config["warmup"]
@@ -97,6 +104,9 @@ def evaluate(directory: Path, args: argparse.Namespace) -> dict:
     length = warmup + horizons[-1]
     windows = held_out_windows(dataset, shape, length, args.num_windows, args.seed)
     starts = [windows.window(number) for number in windows.numbers(0)]
+    asked = (dataset.directory, warmup, tuple(horizons), shape)
+    if asked not in decided:
+        decided[asked] = controlled_pixels(dataset, starts, warmup, horizons, shape)
     results, _ = evaluation.evaluate(
         RollOut(predictor),
         windows[0],
@@ -104,7 +114,7 @@ def evaluate(directory: Path, args: argparse.Namespace) -> dict:
         horizons,
         dataset.palette(),
         batch_size=max(1, FRAMES_AT_ONCE // (horizons[-1] * shape[0] * shape[1])),
-        controlled=controlled_pixels(dataset, starts, warmup, horizons, shape),
+        controlled=decided[asked],
         thorough=True,
     )
     keras.backend.clear_session()  # the next checkpoint's graphs take this one's place
