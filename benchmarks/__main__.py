@@ -3,7 +3,8 @@
 python -m benchmarks [--only train|imagine|data|record] [--output results.json]
 
 Ours and the peer take turns, each in a process of its own; what is printed are medians. The peer is
-the same network in PyTorch (bfloat16 autocast, torch.compile, fused Adam), which takes
+the same network in PyTorch (torch.compile, fused Adam, bfloat16 autocast where the machine is
+faster in bfloat16), which takes
 `pip install -r benchmarks/requirements.txt`; "2016" is the same network in Keras run frame by frame
 in float32. "Of the limit" is the share of what the machine's matrix products, or its memory, allow
 the network as it is written; imagination by one matrix an action needs less and may pass it.
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from benchmarks import limits
 from benchmarks.child import measure
+from systems.control import find_controlled
 from systems.errors import exit_on_input_error, whole_number
 from systems.record import record
 
@@ -45,7 +47,9 @@ def main():
     )
     args = parser.parse_args()
     with exit_on_input_error(), tempfile.TemporaryDirectory() as directory:
-        data = str(record("freeway", "persistent", args.num_frames, 1, directory))
+        data = record("freeway", "persistent", args.num_frames, 1, directory)
+        find_controlled(data)
+        data = str(data)
         machine = measure("limits.machine")
         about = {
             "date": datetime.date.today().isoformat(),
@@ -117,14 +121,15 @@ def _train(rounds, data, machine):
         assert checked["parameters"] == checked["peer_parameters"], checked
         assert checked["difference"] < 1e-3 * checked["largest"], checked
         work |= {"batch_size": BATCH[model], "steps": 30}
-        calls = {"ours": ("train.ours", work), "torch": ("train.pytorch", work)}
+        theirs = {**work, "precision": machine["precision"]}
+        calls = {"ours": ("train.ours", work), "torch": ("train.pytorch", theirs)}
         if model == SMALL:
             calls["2016"] = ("train.way_of_2016", {**work, "steps": 10})
         found = _in_turn(rounds, **calls)
         name = f"training, {model}, {variant}, batch {BATCH[model]}"
         flops = limits.train_flops(model, NUM_ACTIONS, BATCH[model], 10, 5, variant)
         ours = 1 / found["ours"]["seconds"]
-        limit = machine["bfloat16"] / flops
+        limit = machine[machine["precision"]] / flops
         yield _row(f"{name} (steps/s)", ours, 1 / found["torch"]["seconds"], "PyTorch", limit)
         if "2016" in calls:
             yield _row(f"{name} (steps/s)", ours, 1 / found["2016"]["seconds"], "2016")
@@ -140,7 +145,7 @@ def _imagine(rounds, data, machine):
             "batch_size": batch,
             "horizon": 20,
             "decoded": False,
-            "precision": "bfloat16",
+            "precision": machine["precision"],
             "data": data,
         }
         calls = {
@@ -152,17 +157,18 @@ def _imagine(rounds, data, machine):
         found = _in_turn(rounds, **calls)
         rates = {key: 20 * batch / found[key]["seconds"] for key in ("ours", "torch")}
         if batch == 1:
-            seconds = 2 * limits.core_weights(SMALL, NUM_ACTIONS) / machine["bandwidth"]
+            size = {"bfloat16": 2, "float32": 4}[machine["precision"]]
+            seconds = size * limits.core_weights(SMALL, NUM_ACTIONS) / machine["bandwidth"]
             limit = 1 / seconds
         else:
             flops = limits.imagine_flops(SMALL, NUM_ACTIONS, batch, False)
-            limit = batch * machine["bfloat16"] / flops
+            limit = batch * machine[machine["precision"]] / flops
         name = f"imagination, latent, batch {batch} (steps/s)"
         yield _row(name, rates["ours"], rates["torch"], "PyTorch", limit)
         if batch == 256:
             yield _row(name, rates["ours"], found["emulator"]["frames_per_second"], "emulator")
     work = {"model": SMALL, "batch_size": 16, "horizon": 20, "decoded": True, "data": data}
-    work["precision"] = "bfloat16"
+    work["precision"] = machine["precision"]
     found = _in_turn(
         rounds,
         compression=("imagine.ours", {**work, "variant": "compression"}),
@@ -172,7 +178,7 @@ def _imagine(rounds, data, machine):
     rates = {key: 20 * 16 / value["seconds"] for key, value in found.items()}
     flops = limits.imagine_flops(SMALL, NUM_ACTIONS, 16, True)
     name = "imagination with frames, batch 16 (steps/s)"
-    limit = 16 * machine["bfloat16"] / flops
+    limit = 16 * machine[machine["precision"]] / flops
     yield _row(name, rates["compression"], rates["torch"], "PyTorch", limit)
     yield _row(name, rates["compression"], rates["paper"], "our paper variant")
 

@@ -12,7 +12,8 @@ def machine():
     """Matrix-product rates (FLOP/s) and the bandwidth of reading memory (bytes/s), all threads.
 
     The rates are those of PyTorch and TensorFlow, whichever is faster; the bandwidth is that of a
-    dot product, which does nothing but read.
+    dot product, which does nothing but read. `precision` is the dtype with the higher rate: without
+    instructions of its own for it, a processor is slower in bfloat16.
     """
     import tensorflow as tf
     import torch
@@ -27,7 +28,11 @@ def machine():
         seconds = min(seconds_of(lambda x=x: x @ x) + seconds_of(lambda y=y: tf.matmul(y, y)))
         rates[name] = flops / seconds
     x = torch.ones(1 << 27)  # half a gigabyte, more than any cache
-    return {**rates, "bandwidth": x.numel() * 4 / min(seconds_of(lambda: torch.dot(x, x)))}
+    return {
+        **rates,
+        "precision": max(rates, key=rates.get),
+        "bandwidth": x.numel() * 4 / min(seconds_of(lambda: torch.dot(x, x))),
+    }
 
 
 def train_flops(model, num_actions, batch, warmup, predictions, variant):

@@ -56,7 +56,7 @@ def ours(model, variant, batch_size, data, steps):
     }
 
 
-def pytorch(model, variant, batch_size, data, steps):
+def pytorch(model, variant, batch_size, data, steps, precision):
     """The same step in PyTorch, on the same windows, read by a worker process."""
     from torch.utils.data import DataLoader
 
@@ -64,7 +64,7 @@ def pytorch(model, variant, batch_size, data, steps):
 
     predictor, windows = model_and_windows(model, variant, batch_size, data, steps)
     loader = DataLoader(_Batches(windows), batch_size=None, num_workers=1)
-    seconds = peer_torch.train(counterpart(predictor), loader, 5, variant)
+    seconds = peer_torch.train(counterpart(predictor), loader, 5, variant, precision)
     return {"seconds": statistics.median(seconds)}
 
 

@@ -41,6 +41,8 @@ class FramePredictor(keras.Model):
         terminations  bool, like actions
         steps         int32 (batch, predictions), which of the steps after the warm-up each of the
                       last frames is, from 0; may be left out where they are all of them
+        controlled    uint8 (batch, predictions, height, width), how far the player decides each
+                      pixel of the last frames, 255: wholly; may be left out
 
     Args:
         preset: a name in `model.networks.PRESETS`.
@@ -51,6 +53,7 @@ class FramePredictor(keras.Model):
         feed_back: whether training feeds predictions back; without, every prediction is one step
             ahead of real frames. Inference always feeds back.
         warmup: real frames before the first prediction.
+        control_weight: how much more a pixel's error counts where the player decides it.
         reward_weight: weight of the reward's and termination's cross-entropy for each pixel of the
             frame, so that it counts alike in frames of any size; 0 leaves both heads untrained.
     """
@@ -64,6 +67,7 @@ class FramePredictor(keras.Model):
         precision: str = "float32",
         feed_back: bool = True,
         warmup: int = 10,
+        control_weight: float = 0.0,
         reward_weight: float = 0.0,
     ):
         super().__init__(name="frame_predictor", dtype=precision)
@@ -76,6 +80,7 @@ class FramePredictor(keras.Model):
         self.num_actions = num_actions
         self.feed_back = feed_back
         self.warmup = warmup
+        self.control_weight = control_weight
         self.reward_weight = reward_weight
         self.network = Network(preset, num_actions, precision)
         self.network.reward_head.trainable = reward_weight > 0
@@ -170,11 +175,17 @@ class FramePredictor(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Oh et al.'s pixel error, ``1/(2K) sum_k ||x_hat - x||^2``, and the heads' cross-entropy.
 
-        Pixels are in units of the training frames' standard deviation.
+        Pixels are in units of the training frames' standard deviation. Where the batch says what
+        the player decides, those pixels' errors count `1 + control_weight` times: they are few,
+        and what fills the screen is learned long before them. `pixel_loss` is the plain error.
         """
         error = y_pred["frames"] - self.network.normalise(x["frames"][:, self.warmup :])
-        loss = 0.5 * ops.mean(ops.sum(ops.square(error), axis=(2, 3, 4)))
+        errors = 0.5 * ops.sum(ops.square(error), axis=-1)
+        loss = ops.mean(ops.sum(errors, axis=(2, 3)))
         self.pixel_loss.update_state(loss)
+        if "controlled" in x:
+            weights = ops.cast(x["controlled"], "float32") * (self.control_weight / 255)
+            loss = loss + ops.mean(ops.sum(weights * errors, axis=(2, 3)))
         if self.reward_weight:
             rewards = x["rewards"][:, self.warmup - 1 :]
             classes = ops.cast(ops.sign(rewards), "int32") + 1

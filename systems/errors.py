@@ -48,6 +48,17 @@ def whole_number(minimum: int) -> Callable[[str], int]:
     return parse
 
 
+def number_from_zero(text: str) -> float:
+    """The argparse type of a flag that takes a finite number, 0 or above."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, received {text!r}")
+    return value
+
+
 def positive_number(text: str) -> float:
     """The argparse type of a flag that takes a finite number above 0."""
     try:

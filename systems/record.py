@@ -108,8 +108,8 @@ def record(
     if os.path.isdir(directory) and not overwrite:
         return directory
     root = directory.parent
-    workspace = root.with_name(f".partial-{root.name}")
-    with _write_errors_explained(root), _locked_directory(workspace):
+    partial = root.with_name(f".partial-{root.name}")
+    with write_errors_explained(root), locked_directory(partial) as workspace:
         if directory.is_dir() and not overwrite:
             return directory  # from the process that held the lock before
         _write_data_set(
@@ -123,7 +123,7 @@ def record(
 
 
 @contextlib.contextmanager
-def _write_errors_explained(root: Path) -> Iterator[None]:
+def write_errors_explained(root: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -133,13 +133,13 @@ def _write_errors_explained(root: Path) -> Iterator[None]:
             raise
         reason = from_hdf5[1] if from_hdf5 else error.strerror or error
         raise InputError(
-            f"cannot write the data set {root}: {reason}; nothing was kept. "
+            f"cannot write {root}: {reason}; nothing was kept. "
             "Check the disk's free space and permissions, or choose another data path"
         ) from error
 
 
 @contextlib.contextmanager
-def _locked_directory(path: Path) -> Iterator[None]:
+def locked_directory(path: Path) -> Iterator[Path]:
     """Makes an empty directory that no other process uses, and removes it in the end.
 
     The lock ends with the process, however that ends: what a killed process leaves behind is
@@ -160,8 +160,11 @@ def _locked_directory(path: Path) -> Iterator[None]:
             os.close(descriptor)
     try:
         for leftover in path.iterdir():
-            shutil.rmtree(leftover)
-        yield
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
+        yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
         os.close(descriptor)

@@ -163,6 +163,22 @@ def test_loss_is_half_the_squared_error_of_a_frame_averaged_over_steps(predictor
     assert float(predictor.compute_loss(data, y_pred=predicted)) == pytest.approx(expected, 1e-5)
 
 
+def test_errors_where_the_player_decides_count_for_more(predictor):
+    data = batch(2)
+    predicted = {"frames": np.zeros((3, 2, 12, 12, 1), np.float32)}
+    plain = float(predictor.compute_loss(data, y_pred=predicted))
+    controlled = np.zeros((3, 2, 12, 12), np.uint8)
+    controlled[1, 0, 4, 5], controlled[2, 1, 0, 0] = 255, 51
+    errors = np.square((data["frames"][:, WARMUP:, ..., 0].astype(np.float64) - 100) / 50)
+    more = (errors[1, 0, 4, 5] + 0.2 * errors[2, 1, 0, 0]) / (2 * 3 * 2)
+    predictor.control_weight = 10.0
+    predictor.pixel_loss.reset_state()
+    loss = float(predictor.compute_loss(data | {"controlled": controlled}, y_pred=predicted))
+    assert loss - plain == pytest.approx(10 * more, rel=1e-3)
+    assert float(predictor.pixel_loss.result()) == pytest.approx(plain)
+    assert float(predictor.compute_loss(data, y_pred=predicted)) == pytest.approx(plain)
+
+
 def test_heads_exist_in_every_stage_and_are_trained_with_a_reward_weight_alone():
     without, with_reward = (
         compression_model("tiny", 3, warmup=WARMUP, reward_weight=weight) for weight in (0.0, 0.5)

@@ -7,6 +7,8 @@ whose group `episode_N` holds
     actions        int (T,); action t leads from observation t to t + 1
     rewards        float (T,); what action t earned
     terminations   bool (T,)
+
+Beside them may lie what the player decides, `controlled.hdf5`, see `systems.control`.
 """
 
 import functools
@@ -19,6 +21,7 @@ import keras
 import numpy as np
 
 from systems.atari import game_name, resize
+from systems.control import FILE as CONTROLLED
 from systems.errors import InputError
 
 KEYS = ("observations", "actions", "rewards", "terminations")
@@ -79,8 +82,20 @@ class Dataset:
         # Opened at the first read: an open handle does not survive a fork into a worker.
         return h5py.File(self.path)
 
+    @functools.cached_property
+    def _controlled_file(self):
+        try:
+            return h5py.File(self.directory / CONTROLLED)
+        except OSError as error:
+            raise InputError(
+                f"expected what the player decides in {self.directory / CONTROLLED}, but reading "
+                f"it failed: {error}. Remove it if it is there, then make it: "
+                f"python -m systems.control {self.directory}"
+            ) from error
+
     def __getstate__(self):
-        return {key: value for key, value in self.__dict__.items() if key != "_file"}
+        files = ("_file", "_controlled_file")
+        return {key: value for key, value in self.__dict__.items() if key not in files}
 
     @property
     def game(self) -> str | None:
@@ -148,6 +163,25 @@ class Dataset:
             "rewards": self.rewards[episode][steps],
             "terminations": self.terminations[episode][steps],
         }
+
+    def read_controlled(self, episode: int, frames, shape) -> np.ndarray:
+        """How far the player decides the pixels of some frames, fitted to a preset's frame shape.
+
+        Args:
+            episode: where the frames are.
+            frames: their numbers.
+            shape: (height, width, channels) of the preset.
+
+        Returns:
+            uint8 (frames, height, width), 255 where all of a pixel's area is controlled.
+        """
+        bits = self._controlled_file[self._names[episode]]
+        height, width = self.frame_shape[:2]
+        found = np.empty((len(frames), *shape[:2]), np.uint8)
+        for frame, out in zip(frames, found, strict=True):
+            whole = np.unpackbits(bits[frame], axis=1, count=width) * np.uint8(255)
+            out[:] = resize(whole.reshape(height, width), (*shape[:2], 1))[..., 0]
+        return found
 
     @functools.cached_property
     def _tables(self):
@@ -217,6 +251,8 @@ class Windows(keras.utils.PyDataset):
         reward_steps: if not 0, half of each batch's windows are drawn from those with something to
             tell in their last `reward_steps`: a non-zero reward, or in one of eight the episode's
             end. Where the data has no rewards, or no ends, any windows take their place.
+        controlled_steps: if not 0, `controlled`, uint8 (batch, controlled_steps, height, width),
+            is of the last so many frames yielded what `Dataset.read_controlled` returns.
 
     Yields:
         a dict as `model.predictor.FramePredictor` wants it.
@@ -237,6 +273,7 @@ class Windows(keras.utils.PyDataset):
         predictions: int = 0,
         horizon: int = 0,
         reward_steps: int = 0,
+        controlled_steps: int = 0,
     ):
         # Two threads: with one, Keras reads through tf.data and its autotuner, whose thread may
         # sleep on for up to a minute after the last batch while `fit` waits for it.
@@ -251,6 +288,7 @@ class Windows(keras.utils.PyDataset):
         self._share = slice(process * share, (process + 1) * share)
         self._num_batches = num_batches
         self._predictions, self._horizon = predictions, horizon
+        self._controlled_steps = controlled_steps
         counts = _window_counts(dataset, length)
         self._ends = np.cumsum(counts)
         if not self._ends[-1]:
@@ -324,17 +362,24 @@ class Windows(keras.utils.PyDataset):
     def __getitem__(self, index):
         batch = self.first_batch + index
         numbers = self.numbers(batch)[self._share]
-        wanted, steps = [slice(None)] * len(numbers), {}
+        wanted, steps = [np.arange(self.length)] * len(numbers), {}
         if self._predictions:
             drawn = self._draw_steps(batch)[self._share]
             known = self.length - self._horizon
             wanted = [np.concatenate([np.arange(known), known + row]) for row in drawn]
             steps = {"steps": drawn}
         windows = [
-            self.dataset.read(*self.window(number), self.length, self.shape, frames)
-            for number, frames in zip(numbers, wanted, strict=True)
+            self._read(number, frames) for number, frames in zip(numbers, wanted, strict=True)
         ]
         return {key: np.stack([window[key] for window in windows]) for key in windows[0]} | steps
+
+    def _read(self, number, wanted):
+        episode, first = self.window(number)
+        window = self.dataset.read(episode, first, self.length, self.shape, wanted)
+        if self._controlled_steps:
+            last = first + wanted[-self._controlled_steps :]
+            window["controlled"] = self.dataset.read_controlled(episode, last, self.shape)
+        return window
 
     def _draw_steps(self, batch):
         """Which of its last frames each window of a batch shows, int32 (batch, predictions)."""

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import shutil
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -21,10 +22,12 @@ from tqdm import tqdm
 
 from model.networks import PRESETS
 from model.predictor import FramePredictor, RollOut
+from systems import control
 from systems.atari import game_name
 from systems.errors import (
     InputError,
     exit_on_input_error,
+    number_from_zero,
     one_line,
     positive_number,
     whole_number,
@@ -35,12 +38,14 @@ from utils import checkpoints, distribution, evaluation, video
 from utils.dataset import Dataset, Windows, find_dataset, held_out
 from utils.distribution import Devices
 from utils.optimizer import Dion
+from utils.precision import fast_bfloat16
 from utils.tensorboard import Logs
 
 WARMUP = 10  # real frames before the first prediction, in every stage
 ONE_STEP_PREDICTIONS = 10  # frames predicted a window where predictions are not fed back
 DATA_SEEDS = {"training": 1, "validation": 2, "test": 3}
 BATCH_SIZES = {"lstm_84x84x1": 16, "lstm_210x160x3": 4}
+CONTROL_WEIGHT = 5.0  # of the errors where the player decides, over those elsewhere
 WARMUP_STEPS = 50  # over which the learning rate rises from 0
 HORIZONS = (1, 3, 5, 10, 30)  # steps whose errors are plotted while training and reported after
 EPOCHS_PER_ANIMATION = 5
@@ -126,6 +131,12 @@ def _parser(stage: Stage) -> argparse.ArgumentParser:
         help="learning rate of the decoder over the others'; 6 learns faster in a short training",
     )
     add(
+        "--control_weight",
+        type=number_from_zero,
+        default=CONTROL_WEIGHT,
+        help="how much more the error of a pixel counts that the player decides; 0: all alike",
+    )
+    add(
         "--max_steps",
         type=whole_number(1),
         default=stage.max_steps,
@@ -178,6 +189,8 @@ def train(stage: Stage, args: argparse.Namespace) -> None:
             return
     previous = _previous_stage(stage, args, game)
     data = _datasets(args, game)
+    if args.control_weight:
+        _find_controlled(args, data)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -223,18 +236,30 @@ def _datasets(args, game) -> dict[str, Dataset]:
     return data
 
 
+def _find_controlled(args, data):
+    """Makes what says which pixels the player decides, where it is missing; else sets the weight 0.
+
+    By a process of its own, whose workers then do not import TensorFlow.
+    """
+    for role in ("training", "validation"):
+        if not control.can_be_played_again(data[role].metadata):
+            print(f"note: the {role} set cannot be played again, so its pixels all count alike")
+            args.control_weight = 0.0
+            return
+    for role in ("training", "validation"):
+        directory = data[role].directory.resolve()
+        if not (directory / control.FILE).exists():
+            command = [sys.executable, "-m", "systems.control", str(directory)]
+            code = subprocess.run(command, cwd=Path(__file__).parents[1]).returncode
+            if code:  # it has said why
+                sys.exit(code)
+
+
 def resolve_precision(precision: str) -> str:
     """What "auto" means here: bfloat16 on a GPU or with the processor's own instructions for it."""
     if precision != "auto":
         return precision
-    if any("gpu" in device.lower() for device in keras.distribution.list_devices()):
-        return "mixed_bfloat16"
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:  # not Linux
-        flags = ""
-    fast = "avx512_bf16" in flags or "amx_bf16" in flags
-    return "mixed_bfloat16" if fast else "float32"
+    return "mixed_bfloat16" if fast_bfloat16() else "float32"
 
 
 class _Run:
@@ -271,6 +296,7 @@ class _Run:
                 "batch_size": self.batch_size,
                 "learning_rate": args.learning_rate,
                 "decoder_rate": args.decoder_rate,
+                "control_weight": args.control_weight,
                 "max_steps": args.max_steps,
                 "patience": args.patience,
                 "steps_per_epoch": args.steps_per_epoch,
@@ -314,6 +340,7 @@ class _Run:
             precision=self.config["training"]["precision"],
             feed_back=self.stage.predict > 1,
             warmup=WARMUP,
+            control_weight=self.args.control_weight,
             reward_weight=self.stage.reward_weight,
         )
 
@@ -335,10 +362,12 @@ class _Run:
         """
         state, args, devices = self.state, self.args, self.devices
         length = WARMUP + self.stage.steps
-        drawn = {}
+        options = {}
         if self.stage.steps > self.stage.predictions:
-            drawn = {"predictions": self.stage.predictions, "horizon": self.stage.steps}
-        validation = self._held_out("validation", self.stage.steps, 8 * self.batch_size, **drawn)
+            options = {"predictions": self.stage.predictions, "horizon": self.stage.steps}
+        if args.control_weight:
+            options["controlled_steps"] = self.stage.predictions
+        validation = self._held_out("validation", self.stage.steps, 8 * self.batch_size, **options)
         validation = devices.share(validation)
         curve = self._held_out("validation", self.horizon, 2 * self.batch_size)
         local_batch = self.batch_size // devices.num_processes
@@ -360,7 +389,7 @@ class _Run:
                 process=devices.process,
                 num_processes=devices.num_processes,
                 reward_steps=self.stage.steps if self.stage.reward_weight else 0,
-                **drawn,
+                **options,
             )
             progress = _Progress(state, args.max_steps, self.batch_size * length, devices.first)
             started = time.perf_counter()

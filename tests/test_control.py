@@ -1,0 +1,157 @@
+"""What the player decides: found by playing other actions in the real emulator."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from systems.atari import AtariGame
+from systems.control import FILE, find_controlled, main
+from systems.errors import InputError
+from systems.record import record
+from utils.dataset import Dataset, Windows
+
+from .interrupts import heed_interrupts
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return record("freeway", "persistent", 200, 1, tmp_path, progress=False)
+
+
+def pixels_of(directory):
+    """Of the first episode, bool (T + 1, 210, 160)."""
+    with h5py.File(directory / FILE) as file:
+        return np.unpackbits(file["episode_0"][:], axis=2).astype(bool)
+
+
+def start(directory, **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "systems.control", str(directory)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        **options,
+    )
+
+
+def screens_under(actions):
+    game = AtariGame("freeway")
+    return [game.screen()] + [game.step(int(action))[0] for action in actions]
+
+
+def test_a_pixel_counts_if_another_action_from_the_last_ten_steps_on_changes_it(directory):
+    find_controlled(directory, progress=False)
+    found = pixels_of(directory)
+    recorded = Dataset(directory).actions(0)
+    assert found.shape == (201, 210, 160) and not found[0].any()
+    # Other actions begin every five steps; of Freeway's three, both others are tried.
+    for frame, starts in ((5, [0]), (57, [50, 55]), (60, [50, 55]), (200, [190, 195])):
+        truth = screens_under(recorded[:frame])[-1]
+        expected = np.zeros_like(found[0])
+        for begin in starts:
+            for other in {0, 1, 2} - {recorded[begin]}:
+                actions = [*recorded[:begin], *[other] * (frame - begin)]
+                expected |= screens_under(actions)[-1] != truth
+        np.testing.assert_array_equal(found[frame], expected)
+    assert found[[5, 60, 200]].any(axis=(1, 2)).any()
+
+
+def test_the_player_of_freeway_decides_the_chickens_columns_alone(directory):
+    found = pixels_of(find_controlled(directory, progress=False).parent)
+    # The cars neither wait for the chicken nor flee it; the score stands in other rows.
+    columns = np.flatnonzero(found[:, 25:].any(axis=(0, 1)))
+    assert 42 < columns.min() < columns.max() < 54
+
+
+def test_a_game_over_in_one_future_leaves_the_others_and_the_recording_as_they_are(tmp_path):
+    directory = record("ms_pacman", "random", 900, 1, tmp_path, progress=False)
+    find_controlled(directory, num_workers=1, progress=False)
+    with h5py.File(directory / FILE) as file:
+        shares = [np.unpackbits(file[name][:]).mean() for name in file]
+    assert len(shares) > 1 and all(0.001 < share < 0.2 for share in shares)
+    (directory / FILE).unlink()
+    find_controlled(directory, num_workers=3, progress=False)
+    with h5py.File(directory / FILE) as file:
+        again = [np.unpackbits(file[name][:]).mean() for name in file]
+    assert shares == again
+    before = (directory / FILE).stat().st_mtime_ns
+    find_controlled(directory, progress=False)
+    assert (directory / FILE).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("shape", [(84, 84, 1), (210, 160, 3)])
+def test_windows_tell_of_the_frames_they_yield(directory, shape):
+    find_controlled(directory, progress=False)
+    found = pixels_of(directory)
+    options = {"predictions": 3, "horizon": 8, "controlled_steps": 3}
+    windows = Windows(Dataset(directory), shape, 18, 4, 0, **options)
+    batch = windows[2]
+    assert batch["controlled"].shape == (4, 3, *shape[:2])
+    assert batch["controlled"].dtype == np.uint8
+    for number, steps, controlled in zip(
+        windows.numbers(2), batch["steps"], batch["controlled"], strict=True
+    ):
+        _, first = windows.window(number)
+        truth = found[first + 10 + steps]
+        np.testing.assert_allclose(
+            controlled.mean(axis=(1, 2)), 255 * truth.mean(axis=(1, 2)), atol=0.05
+        )
+        if shape == (210, 160, 3):
+            np.testing.assert_array_equal(controlled, 255 * truth)
+    assert batch["controlled"].any()
+
+
+def test_data_that_cannot_be_played_again_is_refused(directory, capsys):
+    path = directory / "metadata.json"
+    metadata = json.loads(path.read_text())
+    for change, expected in (
+        # Another frame skip leads elsewhere, which the last frame shows.
+        ({"frame_skip": 2}, "lead to another"),
+        ({"repeat_action_probability": 0.25}, "repeat_action_probability is 0.25"),
+    ):
+        path.write_text(json.dumps({**metadata, **change}))
+        with pytest.raises(SystemExit) as error:
+            main([str(directory)])
+        assert error.value.code == 2
+        errors = capsys.readouterr().err
+        assert expected in errors and "--control_weight=0" in errors
+        assert not list(directory.glob("*controlled*"))
+    with pytest.raises(InputError, match="python -m systems.record"):
+        find_controlled(directory.parent)
+
+
+def test_a_full_disk_is_exit_code_2_and_leaves_nothing(directory):
+    process = start(
+        directory, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+    )
+    _, errors = process.communicate()
+    assert process.returncode == 2
+    assert b"nothing was kept" in errors and b"Traceback" not in errors
+    assert not list(directory.glob("*controlled*"))
+
+
+@pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGINT])
+def test_what_is_stopped_leaves_nothing_under_its_name_and_can_be_repeated(tmp_path, with_signal):
+    directory = record("freeway", "random", 2500, 1, tmp_path, progress=False)
+    process = start(directory, preexec_fn=heed_interrupts)
+    while not list(directory.glob(f".partial-{FILE}/{FILE}")):
+        assert process.poll() is None, process.communicate()
+    os.killpg(process.pid, with_signal)
+    process.communicate()  # returns when the workers, who share stderr, have ended too
+    assert process.returncode == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}[with_signal]
+    assert not (directory / FILE).exists()
+    find_controlled(directory, progress=False)
+    assert pixels_of(directory).any()
+    assert not list(directory.glob(".partial*"))
