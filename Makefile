@@ -1,5 +1,6 @@
 # make test: lint and tests. make demo: data, training, video, error table in about a quarter of an
-# hour. Both make their own virtual environment first.
+# hour, or a good half hour on a processor without bfloat16 instructions. Both make their own virtual
+# environment first.
 
 PYTHON ?= python3
 BIN = .venv/bin
