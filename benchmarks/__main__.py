@@ -47,9 +47,8 @@ def main():
     )
     args = parser.parse_args()
     with exit_on_input_error(), tempfile.TemporaryDirectory() as directory:
-        data = record("freeway", "persistent", args.num_frames, 1, directory)
+        data = str(record("freeway", "persistent", args.num_frames, 1, directory))
         find_controlled(data)
-        data = str(data)
         machine = measure("limits.machine")
         about = {
             "date": datetime.date.today().isoformat(),

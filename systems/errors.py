@@ -50,10 +50,7 @@ def whole_number(minimum: int) -> Callable[[str], int]:
 
 def number_from_zero(text: str) -> float:
     """The argparse type of a flag that takes a finite number, 0 or above."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = _number(text)
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"expected a number of at least 0, received {text!r}")
     return value
@@ -61,10 +58,14 @@ def number_from_zero(text: str) -> float:
 
 def positive_number(text: str) -> float:
     """The argparse type of a flag that takes a finite number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
+    value = _number(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"expected a number above 0, received {text!r}")
     return value
+
+
+def _number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan  # which lies within no bounds

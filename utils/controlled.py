@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from systems.atari import AtariGame
+from systems.control import can_be_played_again
 from systems.policies import PersistentPolicy
 from utils.dataset import Dataset
 
@@ -38,7 +39,7 @@ def controlled_pixels(
         bool (windows, horizons, height, width); None where the data cannot be played again.
     """
     about = dataset.metadata
-    if about.get("repeat_action_probability") != 0.0 or not dataset.game:
+    if not can_be_played_again(about):
         return None
     game = AtariGame(
         dataset.game,
