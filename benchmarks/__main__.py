@@ -153,6 +153,8 @@ def _imagine(rounds, data, machine):
         }
         if batch == 256:
             calls["emulator"] = ("record.emulator", play)
+            kept = ("model", "batch_size", "horizon", "data")
+            calls["env"] = ("imagine.vector_env", {key: work[key] for key in kept})
         found = _in_turn(rounds, **calls)
         rates = {key: 20 * batch / found[key]["seconds"] for key in ("ours", "torch")}
         if batch == 1:
@@ -166,6 +168,9 @@ def _imagine(rounds, data, machine):
         yield _row(name, rates["ours"], rates["torch"], "PyTorch", limit)
         if batch == 256:
             yield _row(name, rates["ours"], found["emulator"]["frames_per_second"], "emulator")
+            stepped = 20 * batch / found["env"]["seconds"]
+            env_name = f"vector environment, latent, batch {batch} (steps/s)"
+            yield _row(env_name, stepped, rates["ours"], "imagination alone")
     work = {"model": SMALL, "batch_size": 16, "horizon": 20, "decoded": True, "data": data}
     work["precision"] = machine["precision"]
     found = _in_turn(

@@ -1,6 +1,8 @@
 """Imagination: steps a second of rolling out from a state, beside PyTorch and the emulator."""
 
 import statistics
+import tempfile
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +17,45 @@ def ours(model, variant, batch_size, horizon, decoded, precision, data):
     predictor, state, actions = _start(model, variant, batch_size, horizon, data, precision)
     imagination = FastImagination(predictor, decode=decoded)
     return {"seconds": _time(lambda: imagination(state, actions))}
+
+
+def vector_env(model, batch_size, horizon, data):
+    """The same by so many steps of the vector environment, compression variant, latent."""
+    import gymnasium
+
+    import systems.compressed_env  # noqa: F401
+    from utils import checkpoints
+    from utils.dataset import Dataset
+
+    predictor, _ = model_and_windows(model, "compression", batch_size, data, 1)
+    # Untrained, it would end half of the games at each step.
+    predictor.network.termination_head.bias.assign([-20.0])
+    config = {
+        "model": model,
+        "variant": "compression",
+        "game": Dataset(data).game,
+        "action_meanings": Dataset(data).action_meanings,
+        "warmup": 10,
+        "data": {"test": data},
+    }
+    actions = np.random.default_rng(0).integers(predictor.num_actions, size=(horizon, batch_size))
+    with tempfile.TemporaryDirectory() as directory:
+        checkpoints.save_weights(predictor.network, Path(directory))
+        checkpoints.write_json(Path(directory) / checkpoints.CONFIG, config)
+        env = gymnasium.make_vec(
+            "CompressedAtari-v0",
+            num_envs=batch_size,
+            checkpoint=directory,
+            observation_type="latent",
+            max_episode_steps=10**6,
+        )
+    env.reset(seed=0)
+
+    def work():
+        for taken in actions:
+            env.step(taken)
+
+    return {"seconds": _time(work)}
 
 
 def pytorch(model, batch_size, horizon, decoded, precision, data):
