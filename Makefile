@@ -41,8 +41,8 @@ demo: .venv/installed
 	$(BIN)/python compress_seq_3_train.py $(DEMO_FLAGS) --max_steps=40
 	$(BIN)/python compress_seq_5_train.py $(DEMO_FLAGS) --max_steps=520
 	$(BIN)/python compress_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=100
-	$(BIN)/python generate_video.py --checkpoint $(DEMO)/compress_seq_5_reward --output demo/freeway.mp4
-	$(BIN)/python generate_video.py --checkpoint $(DEMO)/compress_seq_5_reward --output demo/freeway.gif
+	$(BIN)/python generate_video.py --checkpoint $(DEMO)/compress_seq_5_reward --output demo/$(GAME).mp4
+	$(BIN)/python generate_video.py --checkpoint $(DEMO)/compress_seq_5_reward --output demo/$(GAME).gif
 
 # What docs/results.md shows: two hours a game on two cores. `make results-freeway` makes one game's.
 results: $(RESULTS)
