@@ -13,10 +13,11 @@ in grey levels (RGB levels) squared, 0 to 255, by the number of steps looked ahe
 
 Each stands beside ..._repeat_last (the last real frame for ever), ..._mean_frame (the training
 frames' mean) and ..._shuffled_actions (the model given another window's actions: one that ignores
-them errs alike), with 95 % bootstrap intervals over the windows. Of the reward it reports the
-average precision of its sign (over all steps, and within the first h), calibration, and the
-absolute error of the reward summed up to each horizon beside that of predicting none; of the end of
-the episode the average precision.
+them errs alike), with 95 % bootstrap intervals: windows that begin within one window's length of
+each other are drawn together, as they share frames; none where all of them do. Of the reward it
+reports the average precision of its sign (over all steps, and within the first h), calibration, and
+the absolute error of the reward summed up to each horizon beside that of predicting none; of the
+end of the episode the average precision.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from utils import checkpoints, evaluation
 from utils.controlled import controlled_pixels
 from utils.dataset import find_dataset, held_out_windows
 
+PLOTS = (".png", ".pdf", ".svg")
 HORIZONS = "1,3,5,10,30,50,100"
 FRAMES_AT_ONCE = 16 * 30 * 84 * 84  # pixels of roll-out decoded together
 
@@ -59,6 +61,8 @@ def main() -> None:
         for path in (args.output, args.plot):
             if path and not path.parent.is_dir():
                 raise InputError(f"expected a directory to write {path} to: {path.parent} is none")
+        if args.plot and args.plot.suffix not in PLOTS:
+            raise InputError(f"expected --plot to end in one of {PLOTS}, received {args.plot}")
         decided = {}
         results = [evaluate(directory, args, decided) for directory in args.checkpoint]
         if args.output:
@@ -115,6 +119,7 @@ def evaluate(directory: Path, args: argparse.Namespace, decided: dict) -> dict:
         dataset.palette(),
         batch_size=max(1, FRAMES_AT_ONCE // (horizons[-1] * shape[0] * shape[1])),
         controlled=decided[asked],
+        starts=starts,
         thorough=True,
     )
     keras.backend.clear_session()  # the next checkpoint's graphs take this one's place
@@ -166,9 +171,9 @@ def plot(results: list[dict], path: Path) -> None:
 
 def _line(axis, result, key, label, color, style):
     points = [
-        (int(h), row[key], row["intervals"][key])
+        (int(h), row[key], row["intervals"].get(key, [row[key]] * 2))
         for h, row in result["horizons"].items()
-        if row.get(key) is not None
+        if row[key] is not None
     ]
     if points:
         steps, values, intervals = zip(*points, strict=True)

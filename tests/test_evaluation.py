@@ -117,6 +117,48 @@ def test_what_others_actions_and_controlled_pixels_do_to_the_error():
     assert "mse_controlled" in thorough_table(unknown)
 
 
+def test_intervals_heed_that_neighbours_share_frames():
+    # Two windows of each of 8 places: the errors are 9, or 49 where the own action is 4.
+    frames = np.zeros((16, 4, 2, 2, 1), np.uint8)
+    frames[:, :, 0, 0, 0] = np.arange(16)[:, None]
+    actions = np.zeros((16, 3), np.int32)
+    actions[:8, 1:] = 4
+    windows = windows_of(frames, actions=actions)
+    oracle = Oracle(frames, np.zeros((2, 2, 1)))
+
+    def interval(starts, **more):
+        results, _ = evaluate(oracle, windows, 2, (2,), starts=starts, thorough=True, **more)
+        return results["horizons"]["2"]["intervals"]
+
+    alone = interval(None)["mse"]
+    # Windows are four frames long: those that begin at 4 and 7 share frames, 3 and 4 may not.
+    assert interval([(0, 4 * i) for i in range(16)])["mse"] == alone
+    low, high = interval([(0, 4 * (i // 2) + 3 * (i % 2)) for i in range(16)])["mse"]
+    assert low < alone[0] < 29 < alone[1] < high
+    assert interval([(i // 2, i % 2) for i in range(16)])["mse"] == [low, high]
+    assert interval([(0, i % 4) for i in range(16)]) == {}
+
+
+def test_draws_without_any_of_the_pixels_say_nothing_of_their_error():
+    frames = np.zeros((3, 4, 2, 2, 1), np.uint8)
+    frames[:, :, 0, 0, 0] = np.arange(3)[:, None]
+    controlled = np.zeros((3, 1, 2, 2), bool)
+    controlled[2] = True
+    oracle = Oracle(frames, np.zeros((2, 2, 1)))
+    options = {"controlled": controlled, "thorough": True}
+    results, _ = evaluate(oracle, windows_of(frames), 2, (2,), **options)
+    assert results["horizons"]["2"]["intervals"]["mse_controlled"] == [9, 9]
+
+
+def test_a_single_window_has_no_other_to_take_actions_from():
+    frames = np.zeros((1, 4, 2, 2, 1), np.uint8)
+    oracle = Oracle(frames, np.zeros((2, 2, 1)))
+    results, _ = evaluate(oracle, windows_of(frames), 2, (2,), thorough=True)
+    row = results["horizons"]["2"]
+    assert (row["mse"], row["mse_shuffled_actions"], row["intervals"]) == (9, None, {})
+    assert "mse" in thorough_table(results)
+
+
 def test_palette_indices_are_compared_as_colours():
     frames = np.full((1, 3, 4, 4), 7, np.uint8)
     palette = np.tile(np.arange(256, dtype=np.uint8)[:, None] // 7, (1, 3))

@@ -49,6 +49,7 @@ def evaluate(
     *,
     batch_size: int = 16,
     controlled: np.ndarray | None = None,
+    starts: Sequence[tuple[int, int]] | None = None,
     thorough: bool = False,
 ) -> tuple[dict, np.ndarray]:
     """Errors by horizon and how well rewards and terminations are told.
@@ -60,6 +61,8 @@ def evaluate(
         palette: of windows with palette indices.
         controlled: bool (count, reported horizons, height, width), the pixels that the player's
             choice decides; None where that is not known.
+        starts: episode and first frame of each window, for intervals that heed how much of their
+            frames neighbours share; None where they share none.
         thorough: whether to ask what the actions do, by giving each window another's, to report
             those pixels, and to add intervals.
 
@@ -72,6 +75,11 @@ def evaluate(
     horizons = [h for h in horizons if h <= steps]
     mean_frame = np.asarray(model.predictor.network.mean_frame)
     squares = _Squares(count, len(horizons))
+    blocks = np.arange(count)
+    if starts is not None:
+        # What begins within one window's length of play is drawn together or not at all.
+        places = [(episode, first // (warmup + steps)) for episode, first in starts]
+        blocks = np.unique(places, axis=0, return_inverse=True)[1].reshape(-1)
     rewards, terminations = [], []
     # Shuffled: the warm-up's own actions, then those of the window before.
     shuffled = windows["actions"].copy()
@@ -94,9 +102,10 @@ def evaluate(
         if thorough:
             if controlled is not None:
                 masks["mse_controlled"] = controlled[part]
-            others = {"frames": frames, "actions": shuffled[part]}
-            _, misled = next(roll_out(model, others, warmup, batch_size))
-            guesses["_shuffled_actions"] = misled["frames"][:, at]
+            if count > 1:
+                others = {"frames": frames, "actions": shuffled[part]}
+                _, misled = next(roll_out(model, others, warmup, batch_size))
+                guesses["_shuffled_actions"] = misled["frames"][:, at]
         for suffix, guess in guesses.items():
             square = np.square(guess - truth).mean(axis=-1)
             for name, mask in masks.items():
@@ -104,11 +113,13 @@ def evaluate(
         rewards.append(predictions["reward"])
         terminations.append(predictions["termination"])
     rewards, terminations = np.concatenate(rewards), np.concatenate(terminations)
-    errors = [squares.results(i, thorough) for i in range(len(horizons))]
+    errors = [squares.results(i, blocks if thorough else None) for i in range(len(horizons))]
     for row in errors:
         row["psnr"] = 10 * math.log10(255**2 / row["mse"]) if row["mse"] else None
-        if thorough and controlled is None:
-            row |= {f"mse_controlled{suffix}": None for suffix in guesses}
+        if thorough:
+            # There as keys, in one order, where there was nothing to measure too.
+            names = [name + suffix for name in _ERRORS for suffix in _GUESSES]
+            row |= {name: row.get(name) for name in names}
     ended = windows["terminations"][:, warmup - 1 :]
     results = {
         "num_windows": count,
@@ -120,6 +131,10 @@ def evaluate(
         },
     }
     return results, rewards
+
+
+_ERRORS = ("mse", "mse_moving", "mse_controlled")
+_GUESSES = ("", "_repeat_last", "_mean_frame", "_shuffled_actions")
 
 
 class _Squares:
@@ -139,24 +154,32 @@ class _Squares:
         sums[part] = np.where(mask, square, 0).sum(axis=(2, 3))
         counts[part] = mask.sum(axis=(2, 3))
 
-    def results(self, horizon, intervals):
-        """Means over all pixels of all windows, by key, and their 95 % bootstrap intervals."""
+    def results(self, horizon, blocks):
+        """Means over all pixels of all windows, by key, and their 95 % bootstrap intervals.
+
+        `blocks`, int (count,), says which windows are drawn together; None: no intervals.
+        """
         sums = {key: value[:, horizon] for key, value in self._sums.items()}
         counts = {key: value[:, horizon] for key, value in self._counts.items()}
         row = {
             key: float(sums[key].sum() / counts[key].sum()) if counts[key].any() else None
             for key in sums
         }
-        if intervals:
-            # The same draws of windows for all keys.
-            count = self._shape[0]
+        if blocks is not None:
+            # The same draws for all keys.
+            count = int(blocks.max()) + 1
             draws = np.random.default_rng(0).integers(count, size=(self.BOOTSTRAPS, count))
-            row["intervals"] = {}
+            intervals = {}
             for key, mean in row.items():
-                if key != "intervals" and mean is not None:
-                    drawn = sums[key][draws].sum(1) / np.maximum(counts[key][draws].sum(1), 1)
+                if mean is not None and count > 1:
+                    total, pixels = (
+                        np.bincount(blocks, values[key], count)[draws].sum(axis=1)
+                        for values in (sums, counts)
+                    )
+                    drawn = total[pixels > 0] / pixels[pixels > 0]
                     low, high = np.quantile(drawn, [0.025, 0.975])
-                    row["intervals"][key] = [float(low), float(high)]
+                    intervals[key] = [float(low), float(high)]
+            row["intervals"] = intervals
         return row
 
 
@@ -233,11 +256,10 @@ def thorough_table(results: dict) -> str:
     def number(value):
         return "-" if value is None else f"{value:.2f}"
 
-    columns = ("", "_repeat_last", "_mean_frame", "_shuffled_actions")
     lines = ["  step                      model  repeat last   mean frame  others' actions"]
     for horizon, row in results["horizons"].items():
-        for name in ("mse", "mse_moving", "mse_controlled"):
-            values = [number(row[name + column]) for column in columns]
+        for name in _ERRORS:
+            values = [number(row[name + guess]) for guess in _GUESSES]
             lines.append(
                 f"{horizon if name == 'mse' else '':>6} {name:16}"
                 + "".join(f"{value:>{w}}" for value, w in zip(values, (9, 13, 13, 17), strict=True))
