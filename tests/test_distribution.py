@@ -146,6 +146,11 @@ def test_processes_that_were_started_differently_say_so(flags, tmp_path):
     assert not any("Traceback" in output for output in outputs)
 
 
+def test_processes_that_are_not_to_be_one_run_are_refused(flags, capsys):
+    error = fails(capsys, "compress_seq_1_train", *flags, "--num_processes=2", "--process_id=0")
+    assert "expected --distribute" in error
+
+
 def test_distribution_without_jax_is_refused(flags, capsys):
     assert "KERAS_BACKEND=jax" in fails(capsys, "compress_seq_1_train", *flags, "--distribute")
 

@@ -19,7 +19,7 @@ import evaluate
 import generate_video
 from systems import control
 from systems.record import dataset_directory, record
-from utils import stages
+from utils import checkpoints, stages
 from utils.checkpoints import read_config
 
 from . import tiny  # noqa: F401 - makes --model=tiny known
@@ -192,6 +192,15 @@ def test_a_finished_stage_is_left_alone_unless_overwritten(flags, tmp_path, caps
     run("compress_seq_1_train", *flags)
     assert "is finished" in capsys.readouterr().out
     assert (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns == before
+    # What cannot start leaves it alone too.
+    assert "nowhere" in fails(
+        capsys, "compress_seq_1_train", *flags, "--overwrite", "--training_data=/nowhere"
+    )
+    assert (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns == before
+    with checkpoints.training_in(directory(tmp_path)):
+        error = fails(capsys, "compress_seq_1_train", *flags, "--overwrite")
+    assert "another process" in error
+    assert (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns == before
     run("compress_seq_1_train", *flags, "--overwrite")
     assert (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns > before
 
@@ -248,10 +257,10 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
     # All by new processes, as on the command line: oneDNN may round a last bit otherwise in one
     # that has computed other things before.
     flags[-1] = "--max_steps=40"
-    code, errors = stop_after_first_epoch(start(flags), tmp_path, with_signal)
+    code, errors = stop_after_first_epoch(start(flags, "--overwrite"), tmp_path, with_signal)
     if with_signal == signal.SIGINT:
         assert code == 130
-        assert "with the same flags" in errors
+        assert "with the same flags but for --overwrite" in errors
     else:
         assert code == -signal.SIGKILL
     state = json.loads((directory(tmp_path) / "resume" / "state.json").read_text())
@@ -276,6 +285,11 @@ def test_a_run_goes_on_with_the_flags_it_began_with_alone(flags, tmp_path, capsy
     stop_after_first_epoch(start([*flags[:-1], "--max_steps=400"]), tmp_path, signal.SIGKILL)
     error = fails(capsys, "compress_seq_1_train", *flags[:-1], "--max_steps=401")
     assert "--max_steps=400" in error
+    assert "--overwrite" in error
+    error = fails(
+        capsys, "compress_seq_1_train", *flags[:-1], "--max_steps=400", "--policy=persistent"
+    )
+    assert "expected the training data with which" in error
     assert "--overwrite" in error
 
 
@@ -398,6 +412,7 @@ def test_evaluation_of_checkpoints(flags, tmp_path, monkeypatch, capsys):
         (["--horizons=500"], "--horizons of at most"),
         (["--horizons=0"], "at least 1"),
         (["--output=/nowhere/results.json"], "/nowhere"),
+        ([f"--plot={tmp_path / 'results.gifs'}"], ".png"),
     ):
         with pytest.raises(SystemExit) as error:
             evaluate_by(both[0], *bad)

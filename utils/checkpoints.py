@@ -5,9 +5,11 @@ optimiser's), `config.json`, `history.csv`, `logs/` and, while the stage runs, `
 is written whole under another name and then renamed.
 """
 
+import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from model.networks import Network
@@ -22,6 +24,40 @@ CONFIG = "config.json"
 def stage_directory(train_dir: str | Path, game: str, model: str, stage: str) -> Path:
     """Where a stage's files lie."""
     return Path(train_dir) / game / model / stage
+
+
+@contextlib.contextmanager
+def training_in(directory: Path) -> Iterator[None]:
+    """Keeps other processes from training the stage of this directory, which it makes.
+
+    The lock ends with the process, however that ends.
+
+    Raises:
+        InputError: the directory cannot be made, or another process trains in it.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(
+            f"expected a directory to write to in --train_dir, but the system says: "
+            f"{error.strerror}: {error.filename}"
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"expected to train alone in {directory}, but another process does so. Wait for "
+                "it, stop it, or choose another --train_dir."
+            ) from error
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # where nothing came of it
+                directory.rmdir()
+    finally:
+        os.close(descriptor)
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:

@@ -12,6 +12,7 @@ Beside them may lie what the player decides, `controlled.hdf5`, see `systems.con
 """
 
 import functools
+import hashlib
 import json
 from pathlib import Path
 
@@ -96,6 +97,12 @@ class Dataset:
     def __getstate__(self):
         files = ("_file", "_controlled_file")
         return {key: value for key, value in self.__dict__.items() if key not in files}
+
+    def fingerprint(self) -> str:
+        """Tells this data set from others, wherever it lies: by what was played, and how."""
+        content = [json.dumps(self.metadata, sort_keys=True).encode(), self.lengths.tobytes()]
+        content += [rewards.tobytes() for rewards in self.rewards]
+        return hashlib.sha256(b"".join(content)).hexdigest()[:16]
 
     @property
     def game(self) -> str | None:
@@ -419,7 +426,7 @@ def find_dataset(directory: str | Path, game: str, num_actions: int | None = Non
     if dataset.game not in (None, game):
         raise InputError(
             f"expected a data set of {game} in {dataset.directory}, but it is of {dataset.game}. "
-            f"Name the game by --atari_game={dataset.game} or give another directory."
+            f"Name that game (in training --atari_game={dataset.game}) or give another directory."
         )
     if num_actions is not None and len(dataset.action_meanings) != num_actions:
         raise InputError(

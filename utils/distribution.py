@@ -162,8 +162,11 @@ def _number(flag, variable):
 
 
 @contextlib.contextmanager
-def leave_at_once(command: str) -> Iterator[None]:
-    """Ends this process without waiting for others where it fails or another one has gone away."""
+def leave_at_once(again: str) -> Iterator[None]:
+    """Ends this process without waiting for others where it fails or another one has gone away.
+
+    `again` is the command that goes on after that.
+    """
     try:
         yield
     except (Exception, SystemExit) as error:
@@ -182,8 +185,8 @@ def leave_at_once(command: str) -> Iterator[None]:
             code = 1
             print(
                 f"\nerror: expected all {jax.process_count()} processes to be there, but one has "
-                f"ended or cannot be reached ({one_line(error)}). Start all of them again with the "
-                f"same flags: {command} goes on after the last whole epoch.",
+                f"ended or cannot be reached ({one_line(error)}). Start all of them again: "
+                f"{again} goes on after the last whole epoch.",
                 file=sys.stderr,
             )
         else:

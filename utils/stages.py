@@ -5,6 +5,7 @@ a fixed number of steps, each followed by a look at the validation set, until th
 """
 
 import argparse
+import contextlib
 import csv
 import io
 import json
@@ -85,13 +86,14 @@ def script(stage_name: str) -> str:
 def main(stage: Stage, argv: list[str] | None = None) -> None:
     """Trains a stage by the command line's flags."""
     args = _parser(stage).parse_args(argv)
-    command = f"python {script(stage.name)}"
-    with distribution.leave_at_once(command), exit_on_input_error():
+    flags = "the same flags but for --overwrite" if args.overwrite else "the same flags"
+    again = f"python {script(stage.name)} with {flags}"
+    with distribution.leave_at_once(again), exit_on_input_error():
         try:
             train(stage, args)
         except KeyboardInterrupt:
             print(
-                f"\ninterrupted: {command} with the same flags goes on after the last whole epoch",
+                f"\ninterrupted: {again} goes on after the last whole epoch",
                 file=sys.stderr,
             )
             sys.exit(130)
@@ -171,6 +173,11 @@ def train(stage: Stage, args: argparse.Namespace) -> None:
     devices = Devices()
     if args.distribute:
         devices = distribution.initialise(args.coordinator, args.num_processes, args.process_id)
+    elif {args.coordinator, args.num_processes, args.process_id} != {None}:
+        raise InputError(
+            "expected --distribute beside --coordinator, --num_processes and --process_id, "
+            "received those without it"
+        )
     game = game_name(args.atari_game)
     directory = checkpoints.stage_directory(args.train_dir, game, args.model, stage.name)
     # Each process may find its files under another name; all else they have to be told alike.
@@ -178,29 +185,25 @@ def train(stage: Stage, args: argparse.Namespace) -> None:
     places |= {f"{role}_data" for role in DATA_SEEDS}
     flags = {key: value for key, value in sorted(vars(args).items()) if key not in places}
     devices.agree(f"the flags {flags}", "Start all of them with the same.")
-    if args.overwrite and devices.first:
-        shutil.rmtree(directory, ignore_errors=True)
-    devices.wait()
-    if (directory / checkpoints.CONFIG).exists():
-        config = checkpoints.read_config(directory)
-        if config["finished"]:
-            print(f"{directory} is finished; --overwrite trains it again")
-            print(evaluation.table(config["results"]))
-            return
-    previous = _previous_stage(stage, args, game)
-    data = _datasets(args, game)
-    if args.control_weight:
-        _find_controlled(args, data)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"expected a directory to write to in --train_dir={args.train_dir}, but the system "
-            f"says: {error.strerror}: {error.filename}"
-        ) from error
-    run = _Run(stage, args, game, directory, previous, data, devices)
-    run.train()
-    run.report()
+    with checkpoints.training_in(directory) if devices.first else contextlib.nullcontext():
+        if (directory / checkpoints.CONFIG).exists() and not args.overwrite:
+            config = checkpoints.read_config(directory)
+            if config["finished"]:
+                print(f"{directory} is finished; --overwrite trains it again")
+                print(evaluation.table(config["results"]))
+                return
+        previous = _previous_stage(stage, args, game)
+        data = _datasets(args, game)
+        if args.control_weight:
+            _find_controlled(args, data)
+        # Not before it is known that there is something to train with.
+        if args.overwrite and devices.first:
+            for old in directory.iterdir():
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        devices.wait()
+        run = _Run(stage, args, game, directory, previous, data, devices)
+        run.train()
+        run.report()
 
 
 def _previous_stage(stage, args, game) -> Path | None:
@@ -325,7 +328,8 @@ class _Run:
             checkpoints.load_weights(self.model.network, previous)
         else:
             statistics = data["training"].frame_statistics(self.shape)
-            palette = data["training"].palette() if self.shape[-1] == 3 else None
+            palettes = [d.palette() for d in data.values() if d.palette() is not None]
+            palette = palettes[0] if palettes and self.shape[-1] == 3 else None
             self.model.network.adapt(*statistics, palette)
         devices.agree(
             f"step {self.state['step']} and {self.config['training']['precision']} to go on with",
@@ -507,11 +511,14 @@ class _Run:
         resume.mkdir(exist_ok=True)
         path = resume / f"step_{self.state['step']}.weights.h5"
         checkpoints.write_whole(path, lambda partial: self.model.save_weights(partial))
-        state = {**self.state, "training": self.config["training"]}
+        state = {**self.state, "training": self.config["training"], "data": self._fingerprints()}
         checkpoints.write_json(resume / "state.json", state)
         for old in resume.glob("*.weights.h5"):
             if old != path:
                 old.unlink()
+
+    def _fingerprints(self):
+        return {role: dataset.fingerprint() for role, dataset in self.data.items()}
 
     def _resume(self):
         """Goes on where `_save` left off.
@@ -529,6 +536,13 @@ class _Run:
                         f"expected --{key}={began_with[key]}, with which the run in "
                         f"{self.directory} began, received {value}. Go on with that, or start "
                         "over with --overwrite."
+                    )
+            for role, fingerprint in state.pop("data").items():
+                if self.data[role].fingerprint() != fingerprint:
+                    raise InputError(
+                        f"expected the {role} data with which the run in {self.directory} began, "
+                        f"received {self.data[role].directory}. Go on with that, or start over "
+                        "with --overwrite."
                     )
             self.model.load_weights(resume / f"step_{state['step']}.weights.h5")
         except InputError:
