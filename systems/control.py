@@ -44,9 +44,25 @@ INTERVAL = 5  # steps between the moments from which they are
 ALTERNATIVES = 2  # other actions from each moment, each held to the end
 
 
-def can_be_played_again(metadata: dict) -> bool:
-    """Whether a data set's actions lead to its frames again: nothing was drawn by the emulator."""
-    return metadata.get("repeat_action_probability") == 0.0 and "game" in metadata
+def obstacle(metadata: dict, frame_shape: tuple[int, ...]) -> str | None:
+    """What keeps a data set's actions from leading to its frames again; None: nothing does.
+
+    Args:
+        metadata: of metadata.json.
+        frame_shape: of its observations.
+    """
+    needed = ("game", "frame_skip", "max_episode_frames", "action_meanings")
+    needed += ("repeat_action_probability",)
+    missing = [key for key in needed if key not in metadata]
+    if missing:
+        return f"metadata.json has no {', '.join(missing)}"
+    if metadata["repeat_action_probability"]:
+        return f"repeat_action_probability is {metadata['repeat_action_probability']}"
+    if len(frame_shape) != 2:
+        return "its frames are not palette indices"
+    if tuple(metadata["action_meanings"]) != AtariGame(metadata["game"]).action_meanings:
+        return "its actions are not those of the game"
+    return None
 
 
 def find_controlled(
@@ -72,7 +88,7 @@ def find_controlled(
         return path
     lengths = _lengths(directory)
     with (
-        write_errors_explained(path),
+        write_errors_explained(path, "train with --control_weight=0"),
         locked_directory(directory / f".partial-{FILE}") as workspace,
     ):
         if not path.exists():  # else from the process that held the lock before
@@ -87,16 +103,17 @@ def _lengths(directory) -> dict[str, int]:
         metadata = json.loads((directory / "metadata.json").read_text())
         with h5py.File(directory / "main_data.hdf5") as file:
             lengths = {name: len(file[name]["actions"]) for name in file}
+            frame_shape = file[min(lengths)]["observations"].shape[1:]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"expected a data set's directory, with metadata.json and main_data.hdf5, received "
             f"{directory}: {one_line(error)}. Record one: python -m systems.record --help"
         ) from error
-    if not can_be_played_again(metadata):
+    reason = obstacle(metadata, frame_shape)
+    if reason:
         raise InputError(
-            f"expected a data set that can be played again, as systems.record makes them, but in "
-            f"{directory} repeat_action_probability is {metadata.get('repeat_action_probability')}"
-            f" and the game {metadata.get('game')}. Train on it with --control_weight=0"
+            f"expected a data set that can be played again, as systems.record makes them, but of "
+            f"{directory} {reason}. Train on it with --control_weight=0"
         )
     return lengths
 

@@ -123,7 +123,7 @@ def record(
 
 
 @contextlib.contextmanager
-def write_errors_explained(root: Path) -> Iterator[None]:
+def write_errors_explained(root: Path, else_do: str = "choose another data path") -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -134,7 +134,7 @@ def write_errors_explained(root: Path) -> Iterator[None]:
         reason = from_hdf5[1] if from_hdf5 else error.strerror or error
         raise InputError(
             f"cannot write {root}: {reason}; nothing was kept. "
-            "Check the disk's free space and permissions, or choose another data path"
+            f"Check the disk's free space and permissions, or {else_do}"
         ) from error
 
 

@@ -120,6 +120,7 @@ def test_data_that_cannot_be_played_again_is_refused(directory, capsys):
         # Another frame skip leads elsewhere, which the last frame shows.
         ({"frame_skip": 2}, "lead to another"),
         ({"repeat_action_probability": 0.25}, "repeat_action_probability is 0.25"),
+        ({"action_meanings": ["NOOP", "FIRE"]}, "its actions are not those of the game"),
     ):
         path.write_text(json.dumps({**metadata, **change}))
         with pytest.raises(SystemExit) as error:
@@ -128,6 +129,10 @@ def test_data_that_cannot_be_played_again_is_refused(directory, capsys):
         errors = capsys.readouterr().err
         assert expected in errors and "--control_weight=0" in errors
         assert not list(directory.glob("*controlled*"))
+    del metadata["max_episode_frames"]
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(InputError, match="has no max_episode_frames"):
+        find_controlled(directory)
     with pytest.raises(InputError, match="python -m systems.record"):
         find_controlled(directory.parent)
 
@@ -139,6 +144,7 @@ def test_a_full_disk_is_exit_code_2_and_leaves_nothing(directory):
     _, errors = process.communicate()
     assert process.returncode == 2
     assert b"nothing was kept" in errors and b"Traceback" not in errors
+    assert b"--control_weight=0" in errors
     assert not list(directory.glob("*controlled*"))
 
 

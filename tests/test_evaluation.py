@@ -186,8 +186,12 @@ def test_data_that_cannot_be_played_again_controls_nothing_known(tmp_path):
     dataset = Dataset(record("freeway", "persistent", 100, 1, tmp_path, progress=False))
     dataset.metadata["repeat_action_probability"] = 0.25
     assert controlled_pixels(dataset, [(0, 3)], 10, [1], (84, 84, 1)) is None
+    dataset.metadata |= {"repeat_action_probability": 0.0}
+    dataset.frame_shape = (210, 160, 3)
+    assert controlled_pixels(dataset, [(0, 3)], 10, [1], (84, 84, 1)) is None
+    dataset.frame_shape = (210, 160)
     # Another frame skip leads elsewhere, which the frames show.
-    dataset.metadata |= {"repeat_action_probability": 0.0, "frame_skip": 2}
+    dataset.metadata["frame_skip"] = 2
     assert controlled_pixels(dataset, [(0, 3)], 10, [1], (84, 84, 1)) is None
 
 

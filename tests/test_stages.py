@@ -17,10 +17,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import evaluate
 import generate_video
+from model.networks import PRESETS, Conv
 from systems import control
 from systems.record import dataset_directory, record
 from utils import checkpoints, stages
 from utils.checkpoints import read_config
+from utils.dataset import Dataset
 
 from . import tiny  # noqa: F401 - makes --model=tiny known
 from .interrupts import heed_interrupts
@@ -184,6 +186,32 @@ def test_of_data_that_cannot_be_played_again_all_pixels_count_alike(flags, tmp_p
     run("compress_seq_1_train", *flags, f"--training_data={path}")
     assert "the training set cannot be played again" in capsys.readouterr().out
     assert read_config(directory(tmp_path))["training"]["control_weight"] == 0.0
+
+
+def test_recorded_colours_are_known_to_a_network_that_is_trained_on_rgb_frames(flags, tmp_path):
+    PRESETS["tiny_rgb"] = PRESETS["tiny"]._replace(
+        frame_shape=(210, 160, 3),
+        stack=1,
+        encoder=(Conv(4, 8, 8),),
+        decoder_start=(27, 20, 4),
+        decoder=(Conv(3, 8, 8),),
+    )
+    path = record("ms_pacman", "random", 100, 1, tmp_path / "rgb", progress=False)
+    indexed = Dataset(path)
+    about = json.loads((path / "metadata.json").read_text())
+    about = {key: value for key, value in about.items() if "palette" not in key}
+    with h5py.File(path / "main_data.hdf5", "a") as file:
+        for episode in file.values():
+            frames = indexed.palette()[episode["observations"][:]]
+            del episode["observations"]
+            episode["observations"] = frames
+    (path / "metadata.json").write_text(json.dumps(about))
+    more = ["--model=tiny_rgb", f"--training_data={path}"]
+    run("compress_seq_1_train", *flags, *more)
+    trained = weights(directory(tmp_path, model="tiny_rgb"))
+    (known,) = [value for value in trained.values() if value.shape == (256, 3)]
+    config = read_config(directory(tmp_path, model="tiny_rgb"))
+    np.testing.assert_array_equal(known, Dataset(config["data"]["validation"]).palette())
 
 
 def test_a_finished_stage_is_left_alone_unless_overwritten(flags, tmp_path, capsys):

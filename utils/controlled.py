@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from systems.atari import AtariGame
-from systems.control import can_be_played_again
+from systems.control import obstacle
 from systems.policies import PersistentPolicy
 from utils.dataset import Dataset
 
@@ -39,15 +39,13 @@ def controlled_pixels(
         bool (windows, horizons, height, width); None where the data cannot be played again.
     """
     about = dataset.metadata
-    if not can_be_played_again(about):
+    if obstacle(about, dataset.frame_shape):
         return None
     game = AtariGame(
         dataset.game,
         frame_skip=about["frame_skip"],
         max_episode_frames=about["max_episode_frames"],
     )
-    if list(game.action_meanings) != list(dataset.action_meanings):
-        return None
     found = np.zeros((len(starts), len(horizons), *shape[:2]), bool)
     at = None  # episode and frame where the game stands
     for window in tqdm(sorted(range(len(starts)), key=starts.__getitem__), desc="other futures"):

@@ -245,8 +245,12 @@ def _find_controlled(args, data):
     By a process of its own, whose workers then do not import TensorFlow.
     """
     for role in ("training", "validation"):
-        if not control.can_be_played_again(data[role].metadata):
-            print(f"note: the {role} set cannot be played again, so its pixels all count alike")
+        reason = control.obstacle(data[role].metadata, data[role].frame_shape)
+        if reason:
+            print(
+                f"note: the {role} set cannot be played again ({reason}), so all pixels count "
+                "alike, as by --control_weight=0"
+            )
             args.control_weight = 0.0
             return
     for role in ("training", "validation"):
