@@ -229,6 +229,11 @@ def test_a_finished_stage_is_left_alone_unless_overwritten(flags, tmp_path, caps
         error = fails(capsys, "compress_seq_1_train", *flags, "--overwrite")
     assert "another process" in error
     assert (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns == before
+    # The other may not have written anything yet.
+    with checkpoints.training_in(directory(tmp_path, "compress_seq_3")):
+        assert "another process" in fails(capsys, "compress_seq_3_train", *flags)
+        assert directory(tmp_path, "compress_seq_3").exists()
+    assert not directory(tmp_path, "compress_seq_3").exists()
     run("compress_seq_1_train", *flags, "--overwrite")
     assert (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns > before
 

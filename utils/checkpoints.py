@@ -43,7 +43,8 @@ def training_in(directory: Path) -> Iterator[None]:
             f"expected a directory to write to in --train_dir, but the system says: "
             f"{error.strerror}: {error.filename}"
         ) from error
-    try:
+    with contextlib.ExitStack() as exits:
+        exits.callback(os.close, descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -51,13 +52,13 @@ def training_in(directory: Path) -> Iterator[None]:
                 f"expected to train alone in {directory}, but another process does so. Wait for "
                 "it, stop it, or choose another --train_dir."
             ) from error
+        except OSError:
+            pass  # a file system without locks
         try:
             yield
         finally:
             with contextlib.suppress(OSError):  # where nothing came of it
                 directory.rmdir()
-    finally:
-        os.close(descriptor)
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:

@@ -198,6 +198,7 @@ def train(stage: Stage, args: argparse.Namespace) -> None:
             _find_controlled(args, data)
         # Not before it is known that there is something to train with.
         if args.overwrite and devices.first:
+            (directory / checkpoints.CONFIG).unlink(missing_ok=True)  # it says that it is finished
             for old in directory.iterdir():
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
         devices.wait()
