@@ -186,7 +186,7 @@ def work() -> None:
         with h5py.File(Path(directory, "main_data.hdf5")) as file:
             while True:
                 group = file[connection.recv()]
-                controlled = _controlled(game, group["actions"][:])
+                controlled = _controlled(game, group["actions"][:], connection)
                 found = None
                 if np.array_equal(game.screen(), group["observations"][-1]):
                     frames = [zlib_ng.compress(bits, ZLIB_LEVEL) for bits in controlled]
@@ -194,11 +194,14 @@ def work() -> None:
                 connection.send(found)
 
 
-def _controlled(game, actions):
+def _controlled(game, actions, connection):
     """The pixels that others than `actions` change, as bits; leaves the game where those lead.
 
     Returns:
         uint8 (T + 1, H, W / 8).
+
+    Raises:
+        EOFError: the parent has gone away.
     """
     game.reset()
     height, width = game.screen_shape
@@ -208,6 +211,8 @@ def _controlled(game, actions):
     moments, screens = {}, {}  # of the steps that are still compared with
     played = 0
     for start in range(0, len(actions), INTERVAL):
+        if connection.poll():  # nothing is sent before the answer
+            connection.recv()
         end = min(start + STEPS, len(actions))
         while played < end:
             if played % INTERVAL == 0:

@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+from multiprocessing import Pipe
 from pathlib import Path
 
 import h5py
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from systems.atari import AtariGame
-from systems.control import FILE, find_controlled, main
+from systems.control import FILE, _controlled, find_controlled, main
 from systems.errors import InputError
 from systems.record import record
 from utils.dataset import Dataset, Windows
@@ -111,6 +112,13 @@ def test_windows_tell_of_the_frames_they_yield(directory, shape):
         if shape == (210, 160, 3):
             np.testing.assert_array_equal(controlled, 255 * truth)
     assert batch["controlled"].any()
+
+
+def test_a_worker_whose_parent_has_gone_away_does_not_play_to_the_end():
+    connection, parents_end = Pipe()
+    parents_end.close()
+    with pytest.raises(EOFError):
+        _controlled(AtariGame("freeway"), np.zeros(2000, int), connection)
 
 
 def test_data_that_cannot_be_played_again_is_refused(directory, capsys):
