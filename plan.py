@@ -48,7 +48,7 @@ def main() -> None:
     )
     add("--method", choices=METHODS, default="cem", help="random shooting or cross-entropy (cem)")
     add("--horizon", type=whole_number(1), default=20, help="steps looked ahead (20)")
-    add("--num_rollouts", type=whole_number(1), default=128, help="sequences a decision (128)")
+    add("--num_rollouts", type=whole_number(2), default=128, help="sequences a decision (128)")
     add("--episodes", type=whole_number(1), default=10, help="(10)")
     add("--max_steps", type=whole_number(1), default=1000, help="of each episode (1000)")
     add("--seed", type=whole_number(0), default=0, help="of all that is drawn (0)")
@@ -74,6 +74,7 @@ def compare(args: argparse.Namespace) -> None:
             f"expected the checkpoint of a stage that predicts rewards, such as "
             f"compress_seq_5_reward. Received {args.checkpoint}, of {config['stage']}."
         )
+    AtariGame(config["game"]).check_actions(config["action_meanings"])
     results = {
         "checkpoint": str(args.checkpoint),
         "game": config["game"],
@@ -99,8 +100,8 @@ def compare(args: argparse.Namespace) -> None:
             bounds = (
                 _bounds(kept["interval"])
                 if kept["interval"]
-                else "(no interval: the perfect model's gain over random play may be nothing. Play "
-                "more --episodes, or look further ahead by --horizon)"
+                else "(no interval: by so few --episodes the perfect model's gain over random "
+                "play may be nothing. Play more, or look further ahead by --horizon)"
             )
             print(f"share kept: {kept['share']:.2f} {bounds}")
     if args.output:
@@ -114,7 +115,7 @@ def _play(name, args, config):
         simulator = CompressedSimulator(predictor)
         film = _Film(simulator, predictor.preset.frame_shape) if args.video else None
         # Side by side: the larger the batch, the faster it imagines.
-        returns, steps, rate = play_episodes(
+        returns, steps, spans = play_episodes(
             args,
             config,
             range(args.episodes),
@@ -127,22 +128,27 @@ def _play(name, args, config):
     else:
         # ALE keeps Python's lock while it emulates, so each episode has a process. A fork would
         # carry TensorFlow's threads along.
-        started = time.perf_counter()
         with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
             jobs = [
                 pool.submit(_play_in_process, name, args, config, episode)
                 for episode in range(args.episodes)
             ]
             plays = [job.result() for job in tqdm(jobs, desc=name, unit="episode")]
-        rate = sum(taken for _, (taken,), _ in plays) / (time.perf_counter() - started)
         returns = [earned for (earned,), _, _ in plays]
         steps = [taken for _, (taken,), _ in plays]
+        spans = [span for _, _, (span,) in plays]
+    begun, ended = np.transpose(spans)
     return {
         "returns": returns,
         "mean_return": float(np.mean(returns)),
-        "interval": _interval(np.array(returns)[_draws(len(returns))].mean(axis=1)),
+        "interval": (
+            _interval(np.array(returns)[_draws(len(returns))].mean(axis=1))
+            if len(returns) > 1
+            else None
+        ),
         "steps": steps,
-        "decisions_per_second": rate,
+        # From the end of each episode's first decision, which compiles, or starts a process.
+        "decisions_per_second": (sum(steps) - len(steps)) / (ended.max() - begun.min()),
     }
 
 
@@ -165,8 +171,8 @@ def play_episodes(args, config, episodes, simulator_of, shape=None, film=None):
         film: who watches the first episode.
 
     Returns:
-        For each episode the points earned and the number of decisions; and how many decisions were
-        made a second after the first, which compiles.
+        For each episode the points earned, the number of decisions, and when the first and the
+        last of them had been made, in seconds of `time.time`.
     """
     rngs = [np.random.default_rng([args.seed, episode]) for episode in episodes]
     games = [AtariGame(config["game"], seed=0) for _ in rngs]
@@ -193,16 +199,16 @@ def play_episodes(args, config, episodes, simulator_of, shape=None, film=None):
         planner = Planner(games[0].num_actions, args.horizon, args.num_rollouts, args.method, rngs)
         if shape is not None:
             simulator.begin(np.stack(frames, axis=1), np.stack(actions, axis=1))
-    started = time.perf_counter()
+    begun, filming = time.time(), 0.0
     for i in tqdm(range(args.max_steps), desc="side by side", unit="step", disable=shape is None):
         if simulator_of:
             plans = planner.plan(simulator)
         else:
             plans = np.array([[policy.action()] for policy in at_random])
-        if film:
-            filming = time.perf_counter()
+        if film and not (games[0].terminated or games[0].truncated):
+            started = time.time()
             film.watch(games[0], plans[0])
-            started += time.perf_counter() - filming  # is no part of deciding
+            filming += time.time() - started  # is no part of deciding
         alive = take(plans[:, 0])
         if not alive.any():
             break
@@ -210,9 +216,8 @@ def play_episodes(args, config, episodes, simulator_of, shape=None, film=None):
         if simulator_of and shape is not None:
             simulator.observe(look(), plans[:, 0])
         if i == 0:
-            started = time.perf_counter()
-    rate = (steps.sum() - len(games)) / (time.perf_counter() - started)
-    return earned.tolist(), steps.tolist(), rate
+            begun, filming = time.time(), 0.0
+    return earned.tolist(), steps.tolist(), [(begun, time.time() - filming)] * len(games)
 
 
 class _Film:
@@ -245,7 +250,7 @@ def share_kept(compressed: list, emulator: list, none: list) -> dict | None:
     """(compressed - random) / (emulator - random) of mean returns, with a 95 % interval.
 
     None where the perfect model earns no more than random play; the interval alone is None where
-    that cannot be excluded: the share is of something that may be nothing then.
+    that cannot be excluded, as by single episodes: the share may be of nothing then.
     """
     parts = [np.array(part, np.float64) for part in (compressed, emulator, none)]
 
@@ -258,13 +263,13 @@ def share_kept(compressed: list, emulator: list, none: list) -> dict | None:
     c, e, n = (part[_draws(len(part), i)].mean(axis=1) for i, part in enumerate(parts))
     gained = e > n
     interval = None
-    if gained.mean() >= 0.975:
+    if gained.mean() >= 0.975 and min(map(len, parts)) > 1:
         interval = _interval(share(c[gained], e[gained], n[gained]))
     return {"share": float(share(*means)), "interval": interval}
 
 
 def _bounds(interval):
-    return "[{:.2f}, {:.2f}]".format(*interval)
+    return "[{:.2f}, {:.2f}]".format(*interval) if interval else "(one episode)"
 
 
 def _draws(count, seed=0):

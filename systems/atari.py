@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -238,6 +239,22 @@ class AtariGame:
     def lives(self) -> int:
         """The lives left; 0 throughout in games without lives."""
         return self._ale.lives()
+
+    def check_actions(self, meanings: Sequence[str]) -> None:
+        """Makes sure that a checkpoint's or data set's actions are this game's.
+
+        Args:
+            meanings: their names; numbers where they had none.
+
+        Raises:
+            InputError: they are not.
+        """
+        numbers = [str(number) for number in range(self.num_actions)]
+        if list(meanings) not in (numbers, list(self.action_meanings)):
+            raise InputError(
+                f"expected the actions of {self.name}, {', '.join(self.action_meanings)}, received "
+                f"{', '.join(meanings)}: it was trained on data with others, and cannot play"
+            )
 
     def screen(self) -> np.ndarray:
         """Returns the current screen, [H, W] uint8 palette indices."""

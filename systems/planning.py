@@ -118,7 +118,8 @@ class Planner:
     Args:
         num_actions: of the game.
         horizon: steps looked ahead.
-        num_rollouts: sequences tried for a game in each decision, of all rounds together.
+        num_rollouts: sequences tried for a game in each decision, of all rounds together; 2 at
+            least.
         method: one of `METHODS`.
         rngs: where the sequences of each game are drawn from.
     """
@@ -139,7 +140,8 @@ class Planner:
     ):
         self._num_actions, self._rngs = num_actions, rngs
         # Rounds of one size, which compile once; what a division leaves over is not tried.
-        self._rounds = min(self.ROUNDS, num_rollouts) if method == "cem" else 1
+        # The plan before is one of a round's: at least one beside it is new.
+        self._rounds = max(1, min(self.ROUNDS, num_rollouts // 2)) if method == "cem" else 1
         self._size = num_rollouts // self._rounds
         self._uniform = np.full((len(rngs), horizon, num_actions), 1 / num_actions)
         self._plans = self._draw(self._uniform, 1)[:, 0]
@@ -158,8 +160,13 @@ class Planner:
                 count = max(1, int(self._size * self.ELITE))
                 order = np.argsort(-values, axis=1, kind="stable")[:, :count]
                 elite = np.take_along_axis(tried, order[..., None], axis=1)
-                taken = (elite[..., None] == np.arange(self._num_actions)).mean(axis=1)
-                likely = (1 - self.SMOOTHING) * taken + self.SMOOTHING * self._uniform
+                # Where most earn the same, nothing mostly, those are no better than any others.
+                better = np.take_along_axis(values, order, 1) > values.min(axis=1, keepdims=True)
+                taken = elite[..., None] == np.arange(self._num_actions)
+                taken = (taken * better[..., None, None]).sum(axis=1)
+                taken = taken / np.maximum(better.sum(axis=1), 1)[:, None, None]
+                found = (1 - self.SMOOTHING) * taken + self.SMOOTHING * self._uniform
+                likely = np.where(better.any(axis=1)[:, None, None], found, likely)
         # What follows the first action is where the next decision starts from.
         self._plans = np.stack([self._go_on(*one) for one in zip(best, self._rngs, strict=True)])
         return best
