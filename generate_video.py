@@ -59,7 +59,8 @@ def render(args: argparse.Namespace) -> None:
     meanings, warmup = config["action_meanings"], config["warmup"]
     dataset = find_dataset(args.dataset or config["data"]["test"], config["game"], len(meanings))
     replay = args.actions == "replay"
-    length = warmup + (args.num_frames if replay else 0)
+    # One frame more than is shown, if nothing is replayed: nothing comes after an episode's last.
+    length = warmup + (args.num_frames if replay else 1)
     longest = int(dataset.lengths.max()) + 1
     if length > longest:
         raise InputError(
@@ -76,7 +77,7 @@ def render(args: argparse.Namespace) -> None:
     else:
         rng = np.random.default_rng(args.seed)
         drawn = rng.integers(len(meanings), size=(1, args.num_frames), dtype=actions.dtype)
-        actions = np.concatenate([actions, drawn], axis=1)
+        actions = np.concatenate([actions[:, : warmup - 1], drawn], axis=1)
     alone = len(configs) == 1
     for directory, described in zip(args.checkpoint, configs, strict=True):
         predictor = load_predictor(directory)
@@ -87,13 +88,14 @@ def render(args: argparse.Namespace) -> None:
         panels["prediction" if alone else _title(described, panels)] = prediction
         if replay and alone:
             panels["difference"] = video.difference(panels["truth"], prediction)
-        rewards.append(predictions["reward"][0] @ np.array(REWARD_CLASSES, np.float32))
+        told = predictions["reward"][0] @ np.array(REWARD_CLASSES, np.float32)
+        rewards.append(told if described["training"]["reward_weight"] else None)
     captions = []
     for t in range(args.num_frames):
         caption = f"step {t + 1}  {meanings[actions[0, warmup - 1 + t]]}\nreward"
         if replay:
             caption += f" {window['rewards'][0, warmup - 1 + t]:+.0f},"
-        told = ", ".join(f"{expected[t]:+.2f}" for expected in rewards)
+        told = ", ".join("-" if row is None else f"{row[t]:+.2f}" for row in rewards)
         captions.append(f"{caption} predicted {told}")
     scale = 3 if prediction.shape[1] < 100 else 2
     video.write_video(output, video.side_by_side(panels, captions, scale), args.fps)

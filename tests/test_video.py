@@ -31,6 +31,17 @@ def test_gif_is_exact():
     np.testing.assert_array_equal(read_gif(gif_bytes(frames)), frames)
 
 
+@pytest.mark.parametrize(("fps", "seconds"), [(10, 1.2), (15, 0.8), (30, 0.4), (60, 0.24)])
+def test_gif_lasts_as_long_as_it_should(fps, seconds):
+    image = Image.open(io.BytesIO(gif_bytes(clip(frames=12), fps)))
+    durations = []
+    for number in range(image.n_frames):
+        image.seek(number)
+        durations.append(image.info["duration"])
+    assert sum(durations) == pytest.approx(1000 * seconds)
+    assert min(durations) >= 20
+
+
 def test_mp4_is_h264_with_the_right_colours(tmp_path):
     frames = np.zeros((5, 64, 96, 3), np.uint8)
     frames[:, :, :32] = [220, 30, 30]

@@ -115,8 +115,10 @@ def _write_gif(path, frames, fps):
 def gif_bytes(frames: np.ndarray, fps: int = 15) -> bytes:
     """uint8 RGB (time, height, width, 3) as an endlessly repeating GIF.
 
-    Exact up to 256 colours a frame, which grey and Atari pictures stay below.
+    Exact up to 256 colours a frame, which grey and Atari pictures stay below; predicted RGB frames
+    have more. A GIF counts hundredths of a second, and shows at most 50 frames in one.
     """
+    ends = np.rint(np.arange(len(frames) + 1) * 100 / min(fps, 50)).astype(int)
     images = []
     for frame in frames:
         # Pillow's own quantisers move colours even where there are few enough of them.
@@ -135,7 +137,7 @@ def gif_bytes(frames: np.ndarray, fps: int = 15) -> bytes:
         "GIF",
         save_all=True,
         append_images=images[1:],
-        duration=round(1000 / fps),
+        duration=(10 * np.diff(ends)).tolist(),
         loop=0,
         disposal=1,
         optimize=False,
