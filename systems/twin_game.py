@@ -73,16 +73,22 @@ class TwinGame:
     def __init__(self, imaginers: list[Imaginer], seed: int = 0):
         self._imaginers, self._active = imaginers, 0
         config = imaginers[0].config
-        self.meanings = tuple(config["action_meanings"])
         self._warmup = config["warmup"]
         self._rng = np.random.default_rng(seed)
         self._game = AtariGame(config["game"])
+        self._game.check_actions(config["action_meanings"])
+        self.meanings = self._game.action_meanings
         self.restart()
 
     @property
     def variant(self) -> str:
         """The variant that imagines: "paper" or "compression"."""
         return self._imaginers[self._active].config["variant"]
+
+    @property
+    def tells_rewards(self) -> bool:
+        """Whether the model has been trained to tell rewards and the end."""
+        return self._imaginers[self._active].config["training"]["reward_weight"] > 0
 
     @property
     def over(self) -> bool:

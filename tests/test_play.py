@@ -50,6 +50,7 @@ def make_checkpoint(directory, variant, model="tiny", game="ms_pacman"):
         "stage": "test",
         "action_meanings": meanings,
         "warmup": 10,
+        "training": {"reward_weight": 0.02},
     }
     (directory / "config.json").write_text(json.dumps(config))
     return directory
@@ -103,6 +104,21 @@ def test_twins_start_alike_and_the_real_one_is_the_emulators(imaginers):
         other.step(action)
     assert not np.array_equal(twin.imagined, other.imagined)
     np.testing.assert_array_equal(twin.real, other.real)
+
+
+def test_what_is_not_learned_is_not_told_and_other_games_actions_are_refused(tmp_path):
+    path = make_checkpoint(tmp_path / "seq_5", "compression")
+    config = json.loads((path / "config.json").read_text())
+    config["training"]["reward_weight"] = 0.0
+    config["action_meanings"] = [str(number) for number in range(len(MS_PACMAN))]
+    (path / "config.json").write_text(json.dumps(config))
+    twin = TwinGame([Imaginer(path)])
+    assert not twin.tells_rewards
+    assert twin.meanings == MS_PACMAN  # data without names is of the game's own actions
+    config["action_meanings"] = list(MS_PACMAN[::-1])
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="actions of ms_pacman"):
+        TwinGame([Imaginer(path)])
 
 
 def test_a_game_that_is_over_stands_still(imaginers):
@@ -235,6 +251,20 @@ def test_a_game_over_the_socket(address, recordings):
         assert Path(mp4).parent == recordings
 
     asyncio.run(play())
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a directory without files")
+def test_a_save_that_fails_is_said(imaginers):
+    async def play(address):
+        async with clients(address) as (client,):
+            while (await client.receive("frame"))["step"] < 2:
+                pass
+            await client.ask(type="save")
+            assert "could not save" in (await client.receive("error"))["message"]
+
+    for nowhere in ("/proc/self", "/dev/null/recordings"):  # nothing can be written into, nor made
+        with serving(imaginers, Path(nowhere)) as address:
+            asyncio.run(play(address))
 
 
 BAD = [

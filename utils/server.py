@@ -16,6 +16,7 @@ page are refused, so that no web site can play along.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections import deque
@@ -25,6 +26,7 @@ from pathlib import Path
 import numpy as np
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from systems.errors import InputError
 from systems.twin_game import Imaginer, TwinGame, action_of_keys
 from utils import video
 
@@ -211,10 +213,10 @@ class _Game:
             "step": twin.steps,
             "action": None if action is None else twin.meanings[action],
             "reward": twin.reward,
-            "predicted_reward": twin.predicted_reward,
+            "predicted_reward": twin.predicted_reward if twin.tells_rewards else None,
             "earned": twin.earned,
-            "predicted": twin.predicted,
-            "termination": twin.termination,
+            "predicted": twin.predicted if twin.tells_rewards else None,
+            "termination": twin.termination if twin.tells_rewards else None,
             "error": twin.error,
             "error_repeat_last": twin.error_repeat_last,
             "variant": twin.variant,
@@ -291,10 +293,11 @@ class _Game:
                 server.imaginers[0].config["game"],
                 server.fps,
             )
-            await self.socket.send_json({"type": "saved", "files": [str(path) for path in paths]})
-        except OSError as error:
-            message = f"could not save: {error.strerror}: {error.filename}"
-            await self.socket.send_json({"type": "error", "message": message})
+            answer = {"type": "saved", "files": [str(path) for path in paths]}
+        except (OSError, InputError) as error:
+            answer = {"type": "error", "message": f"could not save: {error}"}
+        with contextlib.suppress(ConnectionError):  # the client may have gone away meanwhile
+            await self.socket.send_json(answer)
 
 
 def write_recording(recorded: list, directory: Path, game: str, fps: float) -> list[Path]:

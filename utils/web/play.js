@@ -80,9 +80,12 @@ function tell(header) {
   find("about").textContent = `${hello.game}, the ${header.variant} variant`;
   find("step").textContent = header.step;
   find("action").textContent = header.action ?? "\u2013";
-  find("reward").textContent = `${header.reward}, ${header.predicted_reward.toFixed(2)}`;
-  find("sums").textContent = `${header.earned}, ${header.predicted.toFixed(2)}`;
-  find("termination").textContent = `${(100 * header.termination).toFixed(1)} %`;
+  // Null before the last stage, which learns them.
+  const rounded = (number) => number?.toFixed(2) ?? "\u2013";
+  find("reward").textContent = `${header.reward}, ${rounded(header.predicted_reward)}`;
+  find("sums").textContent = `${header.earned}, ${rounded(header.predicted)}`;
+  find("termination").textContent =
+    header.termination === null ? "\u2013" : `${(100 * header.termination).toFixed(1)} %`;
   if (header.over) {
     find("fps").textContent = "over";
     notice("The real game is over: B begins another.");
