@@ -37,6 +37,7 @@ def vector_env(model, batch_size, horizon, data):
         "action_meanings": Dataset(data).action_meanings,
         "warmup": 10,
         "data": {"test": data},
+        "training": {"reward_weight": 0.02},
     }
     actions = np.random.default_rng(0).integers(predictor.num_actions, size=(horizon, batch_size))
     with tempfile.TemporaryDirectory() as directory:

@@ -30,6 +30,7 @@ from utils.evaluation import pixels
 
 OBSERVATION_TYPES = ("frame", "latent")
 REWARD_TYPES = ("expected", "sampled")
+MAX_EPISODE_STEPS = 500  # unless it is said otherwise
 
 
 class GameState(NamedTuple):
@@ -53,21 +54,27 @@ class _Games:
         ):
             if value not in choices:
                 raise InputError(f"expected {name} to be one of {choices}, received {value!r}")
-        if max_episode_steps < 1:
+        if max_episode_steps is not None and max_episode_steps < 1:
             raise InputError(
                 f"expected max_episode_steps of at least 1, received {max_episode_steps}"
             )
         config = read_config(checkpoint)
+        if not config["training"]["reward_weight"]:
+            raise InputError(
+                f"expected the checkpoint of a stage that learns rewards and ends, such as "
+                f"compress_seq_5_reward, received {checkpoint}, of {config['stage']}"
+            )
         meanings = config["action_meanings"]
         self.predictor = load_predictor(checkpoint, precision="auto")
         self.latent = observation_type == "latent"
         self.sampled = reward_type == "sampled"
-        self.max_episode_steps = max_episode_steps
+        self.max_episode_steps = np.inf if max_episode_steps is None else max_episode_steps
         shape, self.warmup = self.predictor.preset.frame_shape, config["warmup"]
         self.dataset = find_dataset(
             dataset or config["data"]["test"], config["game"], len(meanings)
         )
-        self._windows = Windows(self.dataset, shape, self.warmup, 1, seed=0)
+        # One frame more than is shown: nothing comes after an episode's last.
+        self._windows = Windows(self.dataset, shape, self.warmup + 1, 1, seed=0)
         self._look_ahead = FastImagination(self.predictor, decode=not self.latent)
         self.action_space = spaces.Discrete(len(meanings))
         if self.latent:
@@ -82,6 +89,8 @@ class _Games:
 
     def restart(self, games: np.ndarray, rng: np.random.Generator) -> None:
         """Starts games, bool (num_games,), anew: ten real frames, drawn from the data set."""
+        if self.state is not None and not games.any():
+            return
         numbers = rng.integers(self._windows.num_windows, size=int(games.sum()))
         read = [
             self.dataset.read(*self._windows.window(n), self.warmup, self._windows.shape)
@@ -145,15 +154,15 @@ class CompressedAtariEnv(gymnasium.Env):
     """One imagined game.
 
     Args:
-        checkpoint: a stage's directory, of either variant; one of a `*_reward` stage, or rewards
-            and ends mean nothing.
+        checkpoint: a `*_reward` stage's directory, of either variant.
         dataset: where the ten real frames before each episode come from; by default the
             checkpoint's test set.
         observation_type: "frame", uint8 (height, width, channels), or "latent", the LSTM's output
             for the current frame, float32 (2048,); then nothing is decoded.
         reward_type: "expected": P(+1) - P(-1), and the episode ends where that is more likely than
             not. "sampled": both are drawn from the predicted probabilities.
-        max_episode_steps: steps after which an episode is truncated.
+        max_episode_steps: steps after which an episode is truncated; None: never, by itself. What
+            `gymnasium.make` makes is truncated after 500, or its own `max_episode_steps`.
         render_mode: None or "rgb_array".
     """
 
@@ -165,7 +174,7 @@ class CompressedAtariEnv(gymnasium.Env):
         dataset: str | Path | None = None,
         observation_type: str = "frame",
         reward_type: str = "expected",
-        max_episode_steps: int = 500,
+        max_episode_steps: int | None = None,
         render_mode: str | None = None,
     ):
         self._games = _Games(
@@ -210,6 +219,7 @@ class CompressedAtariEnv(gymnasium.Env):
 class CompressedAtariVectorEnv(VectorEnv):
     """Many imagined games, stepped as one batch. See CompressedAtariEnv for the arguments.
 
+    Episodes are truncated after `max_episode_steps`, by `gymnasium.make_vec` too.
     A game that has ended starts anew in the step after, which ignores its action and earns nothing
     (Gymnasium's NEXT_STEP).
     """
@@ -227,7 +237,7 @@ class CompressedAtariVectorEnv(VectorEnv):
         dataset: str | Path | None = None,
         observation_type: str = "frame",
         reward_type: str = "expected",
-        max_episode_steps: int = 500,
+        max_episode_steps: int | None = MAX_EPISODE_STEPS,
         render_mode: str | None = None,
     ):
         self._games = _Games(
@@ -278,4 +288,5 @@ gymnasium.register(
     "CompressedAtari-v0",
     entry_point="systems.compressed_env:CompressedAtariEnv",
     vector_entry_point="systems.compressed_env:CompressedAtariVectorEnv",
+    max_episode_steps=MAX_EPISODE_STEPS,
 )

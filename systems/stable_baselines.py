@@ -54,6 +54,9 @@ class _VecEnv(VecEnv):
             observations, _ = self.env.reset(options={"reset_mask": done})
         return observations, rewards.astype(np.float32), done, infos
 
+    def get_images(self):
+        return list(self.env.render() or [None] * self.num_envs)
+
     def close(self):
         self.env.close()
 

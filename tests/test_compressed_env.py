@@ -47,6 +47,7 @@ def checkpoint(request, data, tmp_path_factory):
         "action_meanings": Dataset(data).action_meanings,
         "warmup": 10,
         "data": {"test": str(data)},
+        "training": {"reward_weight": 0.02},
     }
     (directory / "config.json").write_text(json.dumps(config))
     return directory
@@ -67,6 +68,32 @@ def test_gymnasiums_own_checker_passes(checkpoint, observation_type, reward_type
     env.reset(seed=1)
     assert env.render().shape == (12, 12, 3)
     assert env.render().dtype == np.uint8
+
+
+def test_gymnasiums_limit_is_the_one_that_counts(checkpoint):
+    def steps(env, most=503):
+        env.reset(seed=0)
+        for step in range(1, most + 1):
+            if np.any(env.step(env.action_space.sample())[3]):
+                return step
+
+    make = {"checkpoint": checkpoint, "observation_type": "latent"}
+    single = gymnasium.make("CompressedAtari-v0", max_episode_steps=3, **make)
+    many = gymnasium.make_vec("CompressedAtari-v0", num_envs=2, max_episode_steps=3, **make)
+    assert steps(single) == steps(many) == 3
+    assert steps(gymnasium.make("CompressedAtari-v0", max_episode_steps=502, **make)) == 502
+    assert steps(gymnasium.make("CompressedAtari-v0", **make)) == 500
+    assert steps(gymnasium.make_vec("CompressedAtari-v0", num_envs=2, **make)) == 500
+    assert steps(gymnasium.make("CompressedAtari-v0", max_episode_steps=-1, **make)) is None
+
+
+def test_no_episode_starts_where_one_has_ended(checkpoint, tmp_path):
+    dataset = Dataset(record("ms_pacman", "random", 11, 1, tmp_path, progress=False))
+    # 12 frames: the ten may be the first or the second, but not the last.
+    env = CompressedAtariEnv(checkpoint, dataset.directory)
+    last = dataset.read(0, 11, 1, (12, 12, 1))["frames"][0]
+    assert not any(np.array_equal(env.reset(seed=seed)[0], last) for seed in range(20))
+    assert env._games._windows.num_windows == 2
 
 
 def play(env, seed, actions):
@@ -172,6 +199,11 @@ def test_bad_arguments_are_refused(checkpoint, tmp_path):
         CompressedAtariEnv(checkpoint, max_episode_steps=0)
     with pytest.raises(InputError, match="checkpoint directory"):
         CompressedAtariEnv(tmp_path)
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["training"]["reward_weight"] = 0.0
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="learns rewards and ends"):
+        CompressedAtariEnv(tmp_path)
 
 
 def test_some_games_start_anew_by_a_mask(checkpoint):
@@ -181,6 +213,8 @@ def test_some_games_start_anew_by_a_mask(checkpoint):
     after, _ = env.reset(options={"reset_mask": np.array([False, True, False])})
     np.testing.assert_array_equal(after[[0, 2]], before[[0, 2]])
     assert not np.array_equal(after[1], before[1])
+    same, _ = env.reset(options={"reset_mask": np.zeros(3, bool)})
+    np.testing.assert_array_equal(same, after)
     with pytest.raises(InputError, match="reset_mask"):
         env.reset(options={"reset_mask": np.array([True])})
 
@@ -210,5 +244,6 @@ def test_stable_baselines_trains_on_the_vector_environment(checkpoint):
     for step in range(1, 7):
         observations, _, done, infos = env.step(np.zeros(4, int))
         assert done.all() == (step == 6)
+    assert env.get_images() == [None] * 4
     assert all(info["TimeLimit.truncated"] for info in infos)
     assert not np.array_equal(infos[0]["terminal_observation"], observations[0])
