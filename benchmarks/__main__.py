@@ -52,7 +52,7 @@ def main():
         machine = measure("limits.machine")
         about = {
             "date": datetime.date.today().isoformat(),
-            "machine": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
+            "machine": f"{_processor()}, {_cores()} cores",
             "limits": machine,
         }
         print(
@@ -76,6 +76,11 @@ def _processor():
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def _cores():
+    has_affinity = hasattr(os, "sched_getaffinity")  # macOS has none
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
 
 
 def _line(row):
@@ -137,7 +142,7 @@ def _train(rounds, data, machine):
 
 
 def _imagine(rounds, data, machine):
-    play = {"num_frames": 3000, "num_workers": 2}
+    play = {"num_frames": 3000, "num_workers": _cores()}
     for batch in (256, 16, 1):
         work = {
             "model": SMALL,

@@ -9,7 +9,8 @@ def ours(model, batch_size, data):
     from model.networks import PRESETS
     from utils.dataset import Dataset, Windows
 
-    windows = Windows(Dataset(data), PRESETS[model].frame_shape, 15, batch_size, 0, num_batches=40)
+    shape, kept = PRESETS[model].frame_shape, {"num_batches": 40, "controlled_steps": 5}
+    windows = Windows(Dataset(data), shape, 15, batch_size, 0, **kept)
     seconds = []
     for i in range(windows.num_batches):
         started = time.perf_counter()

@@ -5,6 +5,7 @@ import importlib
 import math
 import resource
 import statistics
+import sys
 import tempfile
 import time
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from benchmarks import STARTED
 
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 SCRIPTS = {"compression": "compress_seq_5_train", "paper": "paper_seq_5_train"}
 
 
@@ -52,7 +54,7 @@ def ours(model, variant, batch_size, data, steps):
     return {
         "seconds": statistics.median(seconds),
         "first_step": ends[0][0] - STARTED,
-        "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT,
     }
 
 

@@ -353,7 +353,10 @@ class Network(keras.Model):
         shape = self.preset.frame_shape
 
         def constant(name, shape, value):
-            return self.add_weight(shape, value, "float32", trainable=False, name=name)
+            # Never rounded: in bfloat16 a mean of 142.37 grey levels would be 142.
+            return self.add_weight(
+                shape, value, "float32", trainable=False, autocast=False, name=name
+            )
 
         self.mean_frame = constant("mean_frame", shape, "zeros")
         self.pixel_scale = constant("pixel_scale", (), "ones")

@@ -23,8 +23,8 @@ class Transitions(keras.layers.Layer):
     """What each action does to the LSTM's state, worked out once from a core's weights.
 
     It takes 34 MB for each action in bfloat16, and does not follow weights that go on learning.
-    Groups have sizes that no compiler knows beforehand: TensorFlow and eager execution take that,
-    JAX's compiler does not.
+    Groups have sizes that no compiler knows beforehand: TensorFlow's graphs and eager execution
+    take that, XLA and with it JAX does not.
 
     Args:
         core: whose weights are used, as they are now.
@@ -33,6 +33,7 @@ class Transitions(keras.layers.Layer):
 
     def __init__(self, core: ActionGatedLSTM, dtype=None):
         super().__init__(dtype=dtype, autocast=False, name="transitions")
+        self.supports_jit = False  # XLA, which Keras turns on on GPUs, would compile every batch
         self.units = core.units
         self.num_actions = core.num_actions
         wide = self.variable_dtype

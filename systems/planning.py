@@ -6,6 +6,7 @@ emulator itself, cloned, or a trained model that is kept in step with the game.
 
 from __future__ import annotations
 
+import functools
 from typing import Protocol
 
 import numpy as np
@@ -74,8 +75,11 @@ class CompressedSimulator:
     def __init__(self, predictor: FramePredictor):
         self._begin, self._observe = Observation(predictor), Observation(predictor)
         self._look_ahead = FastImagination(predictor, decode=False)
-        self._show = FastImagination(predictor)
-        self._state = None
+        self._predictor, self._state = predictor, None
+
+    @functools.cached_property
+    def _show(self):
+        return FastImagination(self._predictor)
 
     def begin(self, frames: np.ndarray, actions: np.ndarray) -> None:
         """See `Simulator`."""

@@ -252,6 +252,18 @@ def moving_dots(rng, length, size=16):
     return {"frames": frames, "actions": actions}
 
 
+def test_the_mean_frame_is_never_rounded():
+    """With a decoder that adds nothing, what is predicted is the mean frame, 142.37 all over."""
+    predictor = compression_model("tiny", 3, precision="mixed_bfloat16", warmup=WARMUP)
+    predictor.network.adapt(np.full((12, 12, 1), 142.37), 50.0)
+    predictor.network.decoder.convs[-1].kernel.assign(np.zeros((4, 4, 1, 8)))
+    data = batch(2)
+    found = RollOut(predictor).predict_on_batch(
+        {"frames": data["frames"][:, :WARMUP], "actions": data["actions"]}
+    )
+    np.testing.assert_allclose(found["frames"], 142.37, atol=1e-3)
+
+
 def test_learns_what_an_action_does_within_a_few_hundred_steps(predictor):
     rng = np.random.default_rng(0)
     frames = moving_dots(rng, WARMUP + 3, 64)["frames"].astype(np.float32)

@@ -14,6 +14,7 @@ Beside them may lie what the player decides, `controlled.hdf5`, see `systems.con
 import functools
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -282,9 +283,9 @@ class Windows(keras.utils.PyDataset):
         reward_steps: int = 0,
         controlled_steps: int = 0,
     ):
-        # Two threads: with one, Keras reads through tf.data and its autotuner, whose thread may
-        # sleep on for up to a minute after the last batch while `fit` waits for it.
-        super().__init__(workers=2)
+        # Two threads at least: with one, Keras reads through tf.data and its autotuner, whose
+        # thread may sleep on for up to a minute after the last batch while `fit` waits for it.
+        super().__init__(workers=min(max(2, os.cpu_count() or 1), 16))
         self.dataset = dataset
         self.shape = shape
         self.length = length

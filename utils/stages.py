@@ -488,15 +488,14 @@ class _Run:
 
     def _animate(self, windows):
         """Truth, prediction and difference of the first windows, one below the other."""
-        first = {key: value[: self.batch_size] for key, value in windows.items()}
-        _, predictions = next(evaluation.roll_out(self.roll_out, first, WARMUP, self.batch_size))
-        truth = evaluation.pixels(first["frames"][:, WARMUP:], self.data["validation"].palette())
+        # As many as `evaluate` rolls out at once: that is compiled, and fits one device.
+        _, predictions = next(evaluation.roll_out(self.roll_out, windows, WARMUP))
+        real = windows["frames"][:ANIMATED_WINDOWS, WARMUP:]
+        truth = evaluation.pixels(real, self.data["validation"].palette())
         clips = []
-        for real, imagined in zip(
-            truth[:ANIMATED_WINDOWS], predictions["frames"][:ANIMATED_WINDOWS], strict=True
-        ):
-            panels = video.compare(real, imagined)
-            captions = [f"step {t + 1}" for t in range(len(real))]
+        for seen, imagined in zip(truth, predictions["frames"][:ANIMATED_WINDOWS], strict=True):
+            panels = video.compare(seen, imagined)
+            captions = [f"step {t + 1}" for t in range(len(seen))]
             scale = 2 if self.shape[0] < 100 else 1
             clips.append(video.side_by_side(panels, captions, scale))
         return np.concatenate(clips, axis=1)
