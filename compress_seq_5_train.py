@@ -8,7 +8,7 @@ STAGE = Stage(
     predict=5,
     restore="compress_seq_3",
     learning_rate=3e-4,
-    max_steps=2600,
+    max_steps=2000,
 )
 
 if __name__ == "__main__":
