@@ -60,7 +60,8 @@ def main():
             f"{machine['bfloat16'] / 1e9:.0f} GFLOP/s bfloat16, "
             f"{machine['float32'] / 1e9:.0f} float32, {machine['bandwidth'] / 1e9:.0f} GB/s\n"
         )
-        print(f"{'work':62} {'ours':>10} {'peer':>10} {'ratio':>6} {'limit':>6}  peer is")
+        heads = f"{'work':62} {'ours':>10} {'peer':>10} {'ratio':>6} {'limit':>6}  peer is"
+        print(heads, flush=True)
         rows = []
         for section in [args.only] if args.only else SECTIONS:
             for row in SECTIONS[section](args.rounds, data, machine):
