@@ -57,7 +57,7 @@ def test_what_earns_nothing_is_no_elite():
     for method in METHODS:
         plans = planner(method, num_actions=9, horizon=40, num_rollouts=128, games=400).plan(Road())
         found[method] = Road().values(plans[:, None], 1).mean()
-    # Where the first of equals were taken for an elite, cem found it in 0.70 of the games.
+    # Where the first of equals were taken for an elite, cem found it in 0.69 of the games.
     assert found["cem"] > 0.78 and found["shooting"] > 0.78
 
 
