@@ -69,11 +69,8 @@ def compare(args: argparse.Namespace) -> None:
         video.check_output(args.video)
         if "compressed" not in simulators:
             raise InputError("expected --simulator=compressed with --video: it shows what that saw")
-    if "compressed" in simulators and not config["training"]["reward_weight"]:
-        raise InputError(
-            f"expected the checkpoint of a stage that predicts rewards, such as "
-            f"compress_seq_5_reward. Received {args.checkpoint}, of {config['stage']}."
-        )
+    if "compressed" in simulators:
+        checkpoints.check_tells_rewards(config, args.checkpoint)
     AtariGame(config["game"]).check_actions(config["action_meanings"])
     results = {
         "checkpoint": str(args.checkpoint),

@@ -77,12 +77,9 @@ def _per_frame(model, num_actions):
     dense = height * width * channels * units
     height, width, channels = preset.decoder_start
     decoder = units * height * width * channels
-    sizes = [preset.frame_shape[:2]]  # what each layer makes, the last one first
-    for conv in reversed(preset.decoder):
-        sizes.append(tuple(math.ceil(size / conv.stride) for size in sizes[-1]))
-    for conv, (height, width) in zip(preset.decoder, sizes[:0:-1], strict=True):
+    for conv, made in zip(preset.decoder, preset.decoder_sizes(), strict=True):
         decoder += height * width * channels * conv.filters * conv.size**2
-        channels = conv.filters
+        height, width, channels = *made, conv.filters
     core = units * units + num_actions * units + 2 * units * 4 * units
     return {
         "first": encoder[0],

@@ -100,10 +100,8 @@ class TorchNetwork(nn.Module):
         height, width, channels = self.preset.decoder_start
         x = F.leaky_relu(h.flatten(0, 1) @ self.decoder_dense[0] + self.decoder_dense[1], 0.1)
         x = x.unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
-        sizes = [self.preset.frame_shape[:2]]
-        for conv in reversed(self.preset.decoder[1:]):
-            sizes.append(tuple(math.ceil(size / conv.stride) for size in sizes[-1]))
-        for i, (conv, size) in enumerate(zip(self.preset.decoder, sizes[::-1], strict=True)):
+        layers = zip(self.preset.decoder, self.preset.decoder_sizes(), strict=True)
+        for i, (conv, size) in enumerate(layers):
             kernel, bias = self.decoder_convs[2 * i : 2 * i + 2]
             crop = (conv.size - conv.stride) // 2
             x = F.conv_transpose2d(x, kernel, bias, stride=conv.stride, padding=crop)

@@ -33,6 +33,16 @@ class Preset(NamedTuple):
     decoder: tuple[Conv, ...]  # transposed; the last one makes the frame
     units: int = 2048  # of the encoding, of the LSTM
 
+    def decoder_sizes(self) -> list[tuple[int, int]]:
+        """Height and width that each layer of the decoder makes.
+
+        Rounded up, as the encoder's strides do on the way down.
+        """
+        sizes = [self.frame_shape[:2]]
+        for conv in reversed(self.decoder[1:]):
+            sizes.append(tuple(math.ceil(size / conv.stride) for size in sizes[-1]))
+        return sizes[::-1]
+
 
 PRESETS = {
     # Oh et al.'s recurrent network (section 3.1 and appendix): one full RGB frame at a time.
@@ -133,22 +143,14 @@ class FrameDecoder(keras.layers.Layer):
     def build(self, input_shape):
         self.dense.build(input_shape)
         shape = (None, *self.preset.decoder_start)
-        for conv, size in zip(self.convs, self._sizes(), strict=True):
+        for conv, size in zip(self.convs, self.preset.decoder_sizes(), strict=True):
             conv.build(shape)
             shape = (None, *size, conv.filters)
 
-    def _sizes(self):
-        """Each layer's output size; rounding up as the encoder's strides do on the way down."""
-        height, width, _ = self.preset.frame_shape
-        sizes = []
-        for conv in reversed(self.preset.decoder):
-            sizes.append((height, width))
-            height, width = -(-height // conv.stride), -(-width // conv.stride)
-        return sizes[::-1]
-
     def call(self, h):
         x = ops.reshape(self.dense(h), (-1, *self.preset.decoder_start))
-        for conv, (height, width) in zip(self.convs, self._sizes(), strict=True):
+        sizes = self.preset.decoder_sizes()
+        for conv, (height, width) in zip(self.convs, sizes, strict=True):
             x = conv(x)[:, :height, :width]
         return ops.cast(x, "float32")
 

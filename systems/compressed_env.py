@@ -24,7 +24,7 @@ from gymnasium.vector.utils import batch_space
 from model.predictor import REWARD_CLASSES, State
 from model.transitions import FastImagination
 from systems.errors import InputError
-from utils.checkpoints import load_predictor, read_config
+from utils.checkpoints import check_tells_rewards, load_predictor, read_config
 from utils.dataset import Windows, find_dataset
 from utils.evaluation import pixels
 
@@ -59,11 +59,7 @@ class _Games:
                 f"expected max_episode_steps of at least 1, received {max_episode_steps}"
             )
         config = read_config(checkpoint)
-        if not config["training"]["reward_weight"]:
-            raise InputError(
-                f"expected the checkpoint of a stage that learns rewards and ends, such as "
-                f"compress_seq_5_reward, received {checkpoint}, of {config['stage']}"
-            )
+        check_tells_rewards(config, checkpoint)
         meanings = config["action_meanings"]
         self.predictor = load_predictor(checkpoint, precision="auto")
         self.latent = observation_type == "latent"

@@ -202,7 +202,7 @@ def test_bad_arguments_are_refused(checkpoint, tmp_path):
     config = json.loads((checkpoint / "config.json").read_text())
     config["training"]["reward_weight"] = 0.0
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match="learns rewards and ends"):
+    with pytest.raises(InputError, match="a stage that predicts rewards and ends"):
         CompressedAtariEnv(tmp_path)
 
 

@@ -102,6 +102,15 @@ def read_config(directory: str | Path) -> dict:
         ) from error
 
 
+def check_tells_rewards(config: dict, directory: str | Path) -> None:
+    """Raises InputError unless the stage of this `config.json` has learned rewards and ends."""
+    if not config["training"]["reward_weight"]:
+        raise InputError(
+            f"expected the checkpoint of a stage that predicts rewards and ends, such as "
+            f"compress_seq_5_reward. Received {directory}, of {config['stage']}."
+        )
+
+
 def check_alike(configs: list[dict]) -> None:
     """Raises InputError unless all checkpoints are of one game and one frame size."""
     first, *others = configs
