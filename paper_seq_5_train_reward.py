@@ -7,8 +7,10 @@ STAGE = Stage(
     variant="paper",
     predict=5,
     restore="paper_seq_5",
-    learning_rate=1.5e-4,
-    max_steps=400,
+    learning_rate=2e-5,
+    max_steps=300,
+    encoder_rate=0.01,
+    heads_rate=100.0,
     reward_weight=0.02,
 )
 

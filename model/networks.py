@@ -78,9 +78,12 @@ PRESETS = {
 }
 
 
+LEAK = 0.1  # slope of every hidden layer's activation below zero
+
+
 def leaky_relu(x):
-    """Leaky ReLU with slope 0.1 below zero, the activation of every hidden layer."""
-    return ops.leaky_relu(x, negative_slope=0.1)
+    """The activation of every hidden layer."""
+    return ops.leaky_relu(x, negative_slope=LEAK)
 
 
 def frame_encoder(preset: Preset, dtype) -> keras.Sequential:
@@ -148,8 +151,11 @@ class FrameDecoder(keras.layers.Layer):
             shape = (None, *size, conv.filters)
 
     def call(self, h):
-        x = ops.reshape(self.dense(h), (-1, *self.preset.decoder_start))
-        sizes = self.preset.decoder_sizes()
+        return self.draw(ops.reshape(self.dense(h), (-1, *self.preset.decoder_start)))
+
+    def draw(self, features):
+        """Features (batch, *decoder_start) -> normalised frame, by the convolutions."""
+        x, sizes = features, self.preset.decoder_sizes()
         for conv, (height, width) in zip(self.convs, sizes, strict=True):
             x = conv(x)[:, :height, :width]
         return ops.cast(x, "float32")
@@ -391,6 +397,22 @@ class Network(keras.Model):
     def denormalise(self, frames):
         """Normalised frames -> float32 in 0 to 255."""
         return ops.clip(frames * self.pixel_scale + self.mean_frame, 0.0, 255.0)
+
+    @property
+    def convolutions(self):
+        """The encoder's layers up to its dense one."""
+        return [layer for layer in self.encoder.layers if isinstance(layer, keras.layers.Conv2D)]
+
+    def features(self, frames):
+        """What the convolutions see in normalised frames (batch, stack, height, width, channels).
+
+        (batch, *decoder_start): the decoder's begin with the same shape.
+        """
+        frames = ops.cast(frames, self.compute_dtype)
+        x = ops.concatenate(ops.unstack(frames, axis=1), axis=-1)
+        for convolution in self.convolutions:
+            x = convolution(x)
+        return x
 
     def encode(self, frames, before=None):
         """Encodes all frames as one batch over time.

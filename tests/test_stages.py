@@ -111,7 +111,8 @@ def test_all_scripts_in_sequence_with_the_users_presets(data, tmp_path, model, v
     flags = [*data, f"--train_dir={tmp_path}", f"--model={model}", "--atari_game=ms_pacman.bin"]
     previous = None
     for script in [name for name in SCRIPTS if name.startswith(variant)]:
-        command = [sys.executable, f"{script}.py", *flags, "--max_steps=1", "--batch_size=1"]
+        few = ["--max_steps=1", "--convolution_steps=1", "--batch_size=1"]
+        command = [sys.executable, f"{script}.py", *flags, *few]
         subprocess.run(command, cwd=ROOT, check=True)
         stage = stage_of(script)
         path = directory(tmp_path, stage.name, model)
@@ -140,6 +141,19 @@ def test_each_stage_starts_from_the_best_weights_of_the_one_before(flags, tmp_pa
     assert before.keys() == after.keys()
     for name, value in before.items():
         np.testing.assert_array_equal(after[name], value)
+
+
+def test_the_paper_variant_begins_with_its_convolutions(flags, tmp_path, capsys):
+    run("paper_seq_1_train", *flags, "--convolution_steps=3", "--learning_rate=1e-30")
+    assert "convolutions first: 100%" in capsys.readouterr().err
+    trained = weights(directory(tmp_path, "paper_seq_1"))
+    # Between them the features and, negated, the features once more are handed on.
+    (kernel,) = [value for name, value in trained.items() if value.shape == (288, 32)]
+    components = 16 - 5  # for nine actions five pairs of units are left out
+    np.testing.assert_array_equal(kernel[:, components : 2 * components], -kernel[:, :components])
+    # Nothing comes before the stages that restore one.
+    run("paper_seq_3_train", *flags, "--convolution_steps=3")
+    assert "convolutions first" not in capsys.readouterr().err
 
 
 def test_the_decoder_has_a_rate_of_its_own(flags, tmp_path):
@@ -408,7 +422,7 @@ def test_video_of_a_checkpoint(flags, tmp_path, monkeypatch, capsys):
 
 def test_evaluation_of_checkpoints(flags, tmp_path, monkeypatch, capsys):
     for script in ("compress_seq_1_train", "paper_seq_1_train"):
-        run(script, *flags)
+        run(script, *flags, "--convolution_steps=2")
     checkpoints = [directory(tmp_path), directory(tmp_path, "paper_seq_1")]
     output, plot = tmp_path / "results.json", tmp_path / "results.png"
 

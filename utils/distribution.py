@@ -66,6 +66,14 @@ class Devices:
 
             multihost_utils.sync_global_devices("wait")
 
+    def same(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """The first process' arrays, in all of them."""
+        if self.num_processes == 1:
+            return arrays
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.broadcast_one_to_all(arrays)
+
     def agree(self, what: str, advice: str) -> None:
         """Makes sure that all processes say the same.
 

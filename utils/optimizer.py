@@ -12,8 +12,20 @@ TYPICAL_DEVIATION = 0.06  # initial standard deviation of a convolution's kernel
 # Root mean square of an update, as a share of the learning rate; Adam's is 0.2 to 0.4 of it (Liu et
 # al. 2025, arXiv 2502.16982, section 2.2).
 UPDATE_SIZE = 0.5
+WARMUP_STEPS = 50  # over which the learning rate rises from 0
 # Elements of a variable; compiling Adam's update of one takes a tenth of a second.
 WORTH_COMPILING = 1 << 18
+
+
+def rise_and_fall(learning_rate: float, steps: int) -> keras.optimizers.schedules.CosineDecay:
+    """A rate that rises over the first steps and falls to 0 at the last along a cosine."""
+    warmup = min(WARMUP_STEPS, steps // 2)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0,
+        decay_steps=max(steps - warmup, 1),
+        warmup_target=learning_rate,
+        warmup_steps=warmup,
+    )
 
 
 class Dion(keras.optimizers.Adam):

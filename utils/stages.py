@@ -9,7 +9,6 @@ import contextlib
 import csv
 import io
 import json
-import math
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from model.networks import PRESETS
 from model.predictor import FramePredictor, RollOut
@@ -36,10 +34,12 @@ from systems.errors import (
 from systems.policies import POLICIES
 from systems.record import dataset_directory, record
 from utils import checkpoints, distribution, evaluation, video
+from utils.convolutions import convolutions_first
 from utils.dataset import Dataset, Windows, find_dataset, held_out
 from utils.distribution import Devices
-from utils.optimizer import Dion
+from utils.optimizer import Dion, rise_and_fall
 from utils.precision import fast_bfloat16
+from utils.progress import Progress, require_finite
 from utils.tensorboard import Logs
 
 WARMUP = 10  # real frames before the first prediction, in every stage
@@ -47,7 +47,6 @@ ONE_STEP_PREDICTIONS = 10  # frames predicted a window where predictions are not
 DATA_SEEDS = {"training": 1, "validation": 2, "test": 3}
 BATCH_SIZES = {"lstm_84x84x1": 16, "lstm_210x160x3": 4}
 CONTROL_WEIGHT = 5.0  # of the errors where the player decides, over those elsewhere
-WARMUP_STEPS = 50  # over which the learning rate rises from 0
 HORIZONS = (1, 3, 5, 10, 30)  # steps whose errors are plotted while training and reported after
 EPOCHS_PER_ANIMATION = 5
 ANIMATED_WINDOWS = 2
@@ -63,6 +62,9 @@ class Stage:
     restore: str | None  # the stage whose best weights it starts from
     learning_rate: float
     max_steps: int
+    convolution_steps: int = 0  # of the convolutions alone, before the first step
+    encoder_rate: float = 1.0  # learning rate of the encoder over the others'
+    heads_rate: float = 1.0  # learning rate of the reward's and termination's heads
     horizon: int | None = None  # steps fed back, `predict` of them drawn and decoded; None: all are
     reward_weight: float = 0.0  # of the reward's cross-entropy against the pixels; 0: not trained
 
@@ -125,6 +127,18 @@ def _parser(stage: Stage) -> argparse.ArgumentParser:
         type=positive_number,
         default=stage.learning_rate,
         help="of a kernel of typical size",
+    )
+    add(
+        "--convolution_steps",
+        type=whole_number(0),
+        default=stage.convolution_steps,
+        help="of the convolutions alone, before all others, where nothing is restored",
+    )
+    add(
+        "--encoder_rate",
+        type=positive_number,
+        default=stage.encoder_rate,
+        help="learning rate of the encoder over the others'",
     )
     add(
         "--decoder_rate",
@@ -303,7 +317,9 @@ class _Run:
                 "reward_weight": stage.reward_weight,
                 "batch_size": self.batch_size,
                 "learning_rate": args.learning_rate,
+                "encoder_rate": args.encoder_rate,
                 "decoder_rate": args.decoder_rate,
+                "convolution_steps": args.convolution_steps,
                 "control_weight": args.control_weight,
                 "max_steps": args.max_steps,
                 "patience": args.patience,
@@ -320,8 +336,10 @@ class _Run:
         with devices.scope():
             self.model = self._predictor()
             products = self.model.compute_dtype
-            faster = {"frame_decoder": args.decoder_rate}
-            self.model.compile(Dion(self._learning_rate(), products=products, faster=faster))
+            rate = rise_and_fall(args.learning_rate, args.max_steps)
+            faster = {"frame_encoder": args.encoder_rate, "frame_decoder": args.decoder_rate}
+            faster |= dict.fromkeys(("reward_head", "termination_head"), stage.heads_rate)
+            self.model.compile(Dion(rate, products=products, faster=faster))
             self.model.optimizer.build(self.model.trainable_variables)
         # Evaluated on one device: the model itself or, where it lies on many, a copy.
         self.roll_out = RollOut(self._predictor() if devices.data_parallel else self.model)
@@ -336,6 +354,15 @@ class _Run:
             palettes = [d.palette() for d in data.values() if d.palette() is not None]
             palette = palettes[0] if palettes and self.shape[-1] == 3 else None
             self.model.network.adapt(*statistics, palette)
+            if args.convolution_steps:
+                convolutions_first(
+                    self.model.network,
+                    data["training"],
+                    args.convolution_steps,
+                    self.batch_size,
+                    args.seed,
+                    devices,
+                )
         devices.agree(
             f"step {self.state['step']} and {self.config['training']['precision']} to go on with",
             "Give all of them the same --train_dir, on a disk that they share, and --precision.",
@@ -351,17 +378,6 @@ class _Run:
             warmup=WARMUP,
             control_weight=self.args.control_weight,
             reward_weight=self.stage.reward_weight,
-        )
-
-    def _learning_rate(self):
-        """Rises over the first steps and falls to 0 at the last along a cosine."""
-        steps = self.args.max_steps
-        warmup = min(WARMUP_STEPS, steps // 2)
-        return keras.optimizers.schedules.CosineDecay(
-            0.0,
-            decay_steps=max(steps - warmup, 1),
-            warmup_target=self.args.learning_rate,
-            warmup_steps=warmup,
         )
 
     def train(self):
@@ -400,7 +416,14 @@ class _Run:
                 reward_steps=self.stage.steps if self.stage.reward_weight else 0,
                 **options,
             )
-            progress = _Progress(state, args.max_steps, self.batch_size * length, devices.first)
+            best = "" if state["best"] is None else f", best {state['best']:.4g}"
+            progress = Progress(
+                f"epoch {state['epoch'] + 1}{best}",
+                args.max_steps,
+                self.batch_size * length,
+                first_step=state["step"],
+                shown=devices.first,
+            )
             started = time.perf_counter()
             with progress, devices.scope():
                 fitted = self.model.fit(windows, shuffle=False, verbose=0, callbacks=[progress])
@@ -413,7 +436,7 @@ class _Run:
                     validation, batch_size=local_batch, verbose=0, return_dict=True
                 )
             losses |= {f"validation_{key}": float(value) for key, value in held.items()}
-            _require_finite(losses["validation_loss"], state["step"])
+            require_finite(losses["validation_loss"], state["step"])
             improved = state["best"] is None or losses["validation_loss"] < state["best"]
             if improved:
                 state["best"], state["waited"] = losses["validation_loss"], 0
@@ -558,43 +581,3 @@ class _Run:
             ) from error
         self.state = state
         print(f"going on after step {state['step']}")
-
-
-def _require_finite(loss, step):
-    if not math.isfinite(loss):
-        sys.exit(
-            f"error: the loss is {loss} at step {step}. The best weights so far are kept; start "
-            "over with --overwrite and a smaller --learning_rate, or --precision=float32."
-        )
-
-
-class _Progress(keras.callbacks.Callback):
-    """A bar of the steps, with loss, frames per second and time left; watches for non-finite."""
-
-    def __init__(self, state, max_steps, frames_per_step, shown):
-        super().__init__()
-        self.first_step, self.frames_per_step = state["step"], frames_per_step
-        best = "" if state["best"] is None else f", best {state['best']:.4g}"
-        self.bar = tqdm(
-            desc=f"epoch {state['epoch'] + 1}{best}",
-            total=max_steps,
-            initial=state["step"],
-            unit="step",
-            file=sys.stderr,
-            disable=not shown,
-        )
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.bar.close()
-
-    def on_train_batch_end(self, batch, logs=None):
-        loss = logs["loss"]
-        _require_finite(loss, self.first_step + batch + 1)
-        rate = self.bar.format_dict["rate"] or 0
-        self.bar.set_postfix_str(
-            f"loss {loss:.4g}, {rate * self.frames_per_step:.0f} frames/s", refresh=False
-        )
-        self.bar.update()

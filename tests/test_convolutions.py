@@ -1,0 +1,78 @@
+"""How training begins: the convolutions alone, and what stands between them afterwards."""
+
+import keras
+import numpy as np
+import pytest
+
+from model.convolutions import Convolutions, hand_on
+from model.networks import PRESETS
+from model.predictor import FramePredictor
+
+from . import tiny
+
+# As many units as it takes to hand on all 288 features and the three actions.
+PRESETS["tiny_wide"] = PRESETS["tiny"]._replace(units=2 * 288 + 4)
+
+
+def predictor(variant="paper", **options):
+    keras.utils.set_random_seed(0)
+    found = FramePredictor("tiny_wide", variant, 3, warmup=4, **options)
+    found.network.adapt(np.full((12, 12, 1), 120.0), 70.0)
+    return found
+
+
+def stacks(count, seed):
+    return np.random.default_rng(seed).integers(0, 256, (count, 2, 12, 12, 1), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("variant", ["paper", "compression"])
+def test_what_the_convolutions_predict_alone_the_whole_network_then_predicts(variant):
+    whole = predictor(variant, feed_back=False)
+    alone = Convolutions(whole.network)
+    batch = tiny.batch(3, size=40)
+    hand_on(whole.network, stacks(600, seed=1), alone.action_planes.get_weights()[0])
+    predicted = whole.predict_on_batch(batch)["frames"]
+    for step in range(3):
+        # The stack of two before each predicted frame, and the action between.
+        at = 4 + step
+        shown = {
+            "frames": batch["frames"][:, at - 2 : at + 1],
+            "actions": batch["actions"][:, at - 2 : at],
+        }
+        expected = alone.predict_on_batch(shown)
+        spread = np.std(expected - expected.mean(axis=0))
+        assert np.abs(predicted[:, step] - expected).mean() < 0.1 * spread
+        others = alone.predict_on_batch({**shown, "actions": (shown["actions"] + 1) % 3})
+        assert np.abs(predicted[:, step] - others).mean() > 0.3 * spread
+
+
+def test_what_the_lstm_hands_on_it_can_hand_on_again():
+    whole = predictor("compression")
+    hand_on(whole.network, stacks(600, seed=1), np.zeros((3, 8)))
+    state = whole.observe(stacks(20, seed=2), np.zeros((20, 1), int))
+    outputs, _, _ = whole.imagine(state, np.zeros((20, 3), int))
+    outputs = keras.ops.convert_to_numpy(outputs)[..., : 2 * 288]
+    first, last = outputs[:, 0].ravel(), outputs[:, 2].ravel()
+    assert np.corrcoef(first, last)[0, 1] > 0.95
+    assert 0.7 < last.std() / first.std() < 1.1
+
+
+def test_fewer_frames_than_components_are_enough():
+    whole = predictor("paper", feed_back=False)
+    alone = Convolutions(whole.network)
+    hand_on(whole.network, stacks(5, seed=1), alone.action_planes.get_weights()[0])
+    assert np.isfinite(whole.predict_on_batch(tiny.batch(3))["frames"]).all()
+
+
+def test_the_convolutions_alone_are_trained():
+    whole = predictor()
+    before = {v.path: v.numpy() for v in whole.network.trainable_variables}
+    alone = Convolutions(whole.network)
+    alone.compile(keras.optimizers.SGD(1e-5))
+    alone.fit(tiny.batch(3), verbose=0)
+    moved = {
+        v.path for v in whole.network.trainable_variables if (v.numpy() != before[v.path]).any()
+    }
+    assert moved
+    assert all("conv" in path for path in moved)
+    assert len(moved) == 2 * (len(PRESETS["tiny"].encoder) + len(PRESETS["tiny"].decoder))

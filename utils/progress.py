@@ -1,0 +1,56 @@
+"""The bar of a training under way."""
+
+import math
+import sys
+
+import keras
+from tqdm import tqdm
+
+
+class Progress(keras.callbacks.Callback):
+    """A bar of the steps, with loss, frames per second and time left; watches for non-finite.
+
+    Args:
+        label: what stands before the bar.
+        max_steps: at its end.
+        frames_per_step: of all windows of a batch.
+        first_step: where the bar begins.
+        shown: whether there is one.
+    """
+
+    def __init__(self, label, max_steps, frames_per_step, *, first_step=0, shown=True):
+        super().__init__()
+        self.first_step, self.frames_per_step = first_step, frames_per_step
+        self.bar = tqdm(
+            desc=label,
+            total=max_steps,
+            initial=first_step,
+            unit="step",
+            file=sys.stderr,
+            disable=not shown,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.bar.close()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Moves the bar by a step."""
+        loss = logs["loss"]
+        require_finite(loss, self.first_step + batch + 1)
+        rate = self.bar.format_dict["rate"] or 0
+        self.bar.set_postfix_str(
+            f"loss {loss:.4g}, {rate * self.frames_per_step:.0f} frames/s", refresh=False
+        )
+        self.bar.update()
+
+
+def require_finite(loss: float, step: int) -> None:
+    """Ends the program where a loss is not a number."""
+    if not math.isfinite(loss):
+        sys.exit(
+            f"error: the loss is {loss} at step {step}. The best weights so far are kept; start "
+            "over with --overwrite and a smaller --learning_rate, or --precision=float32."
+        )
