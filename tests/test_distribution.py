@@ -137,6 +137,15 @@ def test_processes_and_devices_learn_what_one_does_and_go_on_after_one_is_killed
     assert_same(trained(runs["killed"]), alone)
 
 
+def test_processes_begin_with_the_convolutions_together(flags, tmp_path):
+    flags += [f"--train_dir={tmp_path}", "--convolution_steps=3", "--max_steps=4"]
+    first, second = finish(*start_pair(*flags))
+    assert "convolutions first: 100%" in first
+    assert "convolutions first" not in second
+    curve, _ = trained(tmp_path)
+    assert np.isfinite(curve).all()
+
+
 def test_processes_that_were_started_differently_say_so(flags, tmp_path):
     pair = start_pair(*flags, f"--train_dir={tmp_path}", second=["--seed=1"])
     outputs = [process.communicate(timeout=60)[0] for process in pair]
