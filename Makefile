@@ -1,15 +1,13 @@
-# make test: lint and tests. make demo: data, training, video, error table in about a quarter of an
-# hour, or a good half hour on a processor without bfloat16 instructions. Both make their own virtual
-# environment first.
+# make test: lint and tests. make demo: data, training, video, error table in about ten minutes. Both
+# make their own virtual environment first.
 
 PYTHON ?= python3
 BIN = .venv/bin
 GAME = freeway
 MODEL = lstm_84x84x1
 DEMO = demo/checkpoints/$(GAME)/$(MODEL)
-# With the decoder faster, a training this short learns the scenery in half the steps (docs/results.md).
 DEMO_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=persistent \
-	--data_path=demo/data --train_dir=demo/checkpoints --decoder_rate=6
+	--data_path=demo/data --train_dir=demo/checkpoints
 
 RESULTS = $(addprefix results-,freeway pong ms_pacman space_invaders)
 POLICY = $(if $(filter freeway,$*),persistent,lookahead)
@@ -37,12 +35,12 @@ test: .venv/installed-dev
 
 demo: .venv/installed
 	$(BIN)/python -m systems.record --atari_game=$(GAME) --policy=persistent --num_frames=30000 --seed=1 --data_path=demo/data
-	$(BIN)/python compress_seq_1_train.py $(DEMO_FLAGS) --max_steps=80
-	$(BIN)/python compress_seq_3_train.py $(DEMO_FLAGS) --max_steps=40
-	$(BIN)/python compress_seq_5_train.py $(DEMO_FLAGS) --max_steps=520
-	$(BIN)/python compress_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=100
-	$(BIN)/python generate_video.py --checkpoint $(DEMO)/compress_seq_5_reward --output demo/$(GAME).mp4
-	$(BIN)/python generate_video.py --checkpoint $(DEMO)/compress_seq_5_reward --output demo/$(GAME).gif
+	$(BIN)/python paper_seq_1_train.py $(DEMO_FLAGS) --convolution_steps=1000 --max_steps=20
+	$(BIN)/python paper_seq_3_train.py $(DEMO_FLAGS) --max_steps=20
+	$(BIN)/python paper_seq_5_train.py $(DEMO_FLAGS) --max_steps=40
+	$(BIN)/python paper_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=100
+	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --output demo/$(GAME).mp4
+	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --output demo/$(GAME).gif
 
 # What docs/results.md shows: two hours a game on two cores. `make results-freeway` makes one game's.
 results: $(RESULTS)

@@ -23,10 +23,10 @@ def ours(model, variant, batch_size, data, steps):
     Returns the median seconds from one step's end to the next, seconds from the process' start to
     the end of the first step and the process' peak memory in bytes.
     """
-    from utils import stages
+    from utils import progress, stages
 
     ends = []  # of each step, an inner list an epoch
-    ended = stages._Progress.on_train_batch_end
+    ended = progress.Progress.on_train_batch_end
 
     def on_train_batch_end(self, batch, logs=None):
         if batch == 0:
@@ -34,7 +34,7 @@ def ours(model, variant, batch_size, data, steps):
         ends[-1].append(time.time())
         ended(self, batch, logs)
 
-    stages._Progress.on_train_batch_end = on_train_batch_end
+    progress.Progress.on_train_batch_end = on_train_batch_end
     stage = importlib.import_module(SCRIPTS[variant]).STAGE
     with tempfile.TemporaryDirectory() as directory:
         flags = {

@@ -9,6 +9,7 @@ from utils.progress import Progress
 
 LEARNING_RATE = 2e-3
 WINDOWS = 4  # for each one that a step of the stage takes: these are short
+EPOCH = 100  # steps over which the loss that is shown is averaged
 SAMPLES = 4000  # stacks of frames whose features' principal components are handed on
 
 
@@ -26,16 +27,6 @@ def convolutions_first(
         devices: what it is computed on.
     """
     shape, stack = network.preset.frame_shape, network.preset.stack
-    windows = Windows(
-        dataset,
-        shape,
-        stack + 1,
-        WINDOWS * batch_size,
-        seed,
-        num_batches=steps,
-        process=devices.process,
-        num_processes=devices.num_processes,
-    )
     frames_per_step = WINDOWS * batch_size * (stack + 1)
     progress = Progress("convolutions first", steps, frames_per_step, shown=devices.first)
     with progress, devices.scope():
@@ -43,7 +34,19 @@ def convolutions_first(
         optimizer = Dion(rise_and_fall(LEARNING_RATE, steps), products=model.compute_dtype)
         optimizer.build(model.trainable_variables)
         model.compile(optimizer)
-        model.fit(windows, shuffle=False, verbose=0, callbacks=[progress])
+        for first in range(0, steps, EPOCH):
+            windows = Windows(
+                dataset,
+                shape,
+                stack + 1,
+                WINDOWS * batch_size,
+                seed,
+                first_batch=first,
+                num_batches=min(EPOCH, steps - first),
+                process=devices.process,
+                num_processes=devices.num_processes,
+            )
+            model.fit(windows, shuffle=False, verbose=0, callbacks=[progress])
     frames = held_out(dataset, shape, stack, SAMPLES, seed)["frames"]
     hand_on(network, frames, model.action_planes.get_weights()[0])
     network.set_weights(devices.same(network.get_weights()))
