@@ -150,7 +150,7 @@ def _principal_components(x, count):
     deviations = np.zeros(count, np.float32)
     deviations[: len(values)] = values / math.sqrt(len(x))
     # What hardly varies here may vary elsewhere, and must not fill the encoding there.
-    return mean, components, np.maximum(deviations, 0.01 * deviations[0])
+    return mean, components, np.maximum(deviations, max(0.01 * deviations[0], 1e-6))
 
 
 def _values(*variables):
