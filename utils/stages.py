@@ -319,6 +319,7 @@ class _Run:
                 "learning_rate": args.learning_rate,
                 "encoder_rate": args.encoder_rate,
                 "decoder_rate": args.decoder_rate,
+                "heads_rate": stage.heads_rate,
                 "convolution_steps": args.convolution_steps,
                 "control_weight": args.control_weight,
                 "max_steps": args.max_steps,
