@@ -103,14 +103,13 @@ def hand_on(network: Network, frames: np.ndarray, action_planes: np.ndarray) -> 
 
     opened, stays = _sigmoid(OPEN), _sigmoid(CLOSED)
     gain = (1 + LEAK) / 2 * (1 - stays) / opened**2  # for outputs as large as the encoding
-    kernel, recurrent_kernel, bias = _values(core.kernel, core.recurrent_kernel, core.bias)
+    kernel, recurrent_kernel = _values(core.kernel, core.recurrent_kernel)
     candidate = slice(2 * units, 3 * units)
     kernel[:, candidate] = gain * np.eye(units)
     recurrent_kernel[:, candidate] = 0
-    bias[:] = np.repeat([OPEN, CLOSED, 0, OPEN], units)
     core.kernel.assign(kernel)
     core.recurrent_kernel.assign(recurrent_kernel)
-    core.bias.assign(bias)
+    core.bias.assign(np.repeat([OPEN, CLOSED, 0, OPEN], units))
 
     dense = network.decoder.dense
     places = len(mean) // action_planes.shape[-1]

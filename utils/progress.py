@@ -20,7 +20,7 @@ class Progress(keras.callbacks.Callback):
 
     def __init__(self, label, max_steps, frames_per_step, *, first_step=0, shown=True):
         super().__init__()
-        self.first_step, self.frames_per_step = first_step, frames_per_step
+        self.step, self.frames_per_step = first_step, frames_per_step
         self.bar = tqdm(
             desc=label,
             total=max_steps,
@@ -39,7 +39,8 @@ class Progress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Moves the bar by a step."""
         loss = logs["loss"]
-        require_finite(loss, self.first_step + batch + 1)
+        self.step += 1  # the batch's number begins anew with each call of `fit`
+        require_finite(loss, self.step)
         rate = self.bar.format_dict["rate"] or 0
         self.bar.set_postfix_str(
             f"loss {loss:.4g}, {rate * self.frames_per_step:.0f} frames/s", refresh=False
