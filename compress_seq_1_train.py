@@ -7,8 +7,10 @@ STAGE = Stage(
     variant="compression",
     predict=1,
     restore=None,
-    learning_rate=1e-3,
-    max_steps=200,
+    learning_rate=2e-5,
+    max_steps=50,
+    convolution_steps=3000,
+    encoder_rate=0.01,
 )
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ STAGE = Stage(
     variant="compression",
     predict=3,
     restore="compress_seq_1",
-    learning_rate=1e-3,
-    max_steps=100,
+    learning_rate=2e-5,
+    max_steps=50,
+    encoder_rate=0.01,
 )
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ STAGE = Stage(
     variant="compression",
     predict=5,
     restore="compress_seq_3",
-    learning_rate=3e-4,
-    max_steps=2000,
+    learning_rate=2e-5,
+    max_steps=300,
+    encoder_rate=0.01,
 )
 
 if __name__ == "__main__":

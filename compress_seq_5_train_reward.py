@@ -7,8 +7,10 @@ STAGE = Stage(
     variant="compression",
     predict=5,
     restore="compress_seq_5",
-    learning_rate=1.5e-4,
-    max_steps=500,
+    learning_rate=2e-5,
+    max_steps=400,
+    encoder_rate=0.01,
+    heads_rate=100.0,
     horizon=20,
     reward_weight=0.02,
 )

@@ -2,9 +2,11 @@
 
 Dense layers and an LSTM know nothing of places: what is small they have to learn anew for each
 place that it can be in, of which a data set shows some a few times and most never. Convolutions
-learn it once for all places. So the encoder's and the decoder's first predict the next frame by
-themselves, told the action in every place; then the layers between them start out as what hands on
-the encoder's features, by their principal components, and the action.
+learn it once for all places. So the encoder's and the decoder's first predict by themselves, told
+the action in every place. The paper variant's, which see each predicted frame again, predict the
+next frame; between the compression variant's the features go on from step to step by a linear map,
+itself two convolutions. Then the layers between them start out as what does the same to the
+features' principal components.
 """
 
 import math
@@ -15,52 +17,128 @@ from keras import ops
 
 from model.networks import LEAK, Network, leaky_relu
 
-SPREAD = 0.15  # standard deviation of a component in the encoding: so far tanh is nearly straight
 OPEN = 1.0  # bias of the gates that let the LSTM's input in and its cell out
 CLOSED = -4.0  # bias of the one that lets the old cell stay, which would blur what moves
+# Standard deviation of a component in the encoding: so far tanh is nearly straight, once or, where
+# the LSTM goes on from its own output, many times in a row.
+SPREAD_ONCE, SPREAD_AGAIN = 0.15, 0.05
 ACTION_SPREAD = 0.1  # of the action's factor
 ACTION_SIGNAL = 0.3  # input to the LSTM of the unit that stands for the action taken
 
 
 class Convolutions(keras.Model):
-    """Predicts the frame after a stack of frames and an action, by a network's convolutions alone.
+    """Predicts the frames after a stack of frames, by a network's convolutions alone.
 
     A batch to train on is a dict as `model.predictor.FramePredictor` takes it. Its first `stack`
-    frames are shown, and the one after them is predicted.
+    frames are shown, and those after them are predicted, `steps` where the batch has it.
     """
 
     def __init__(self, network: Network):
         super().__init__(name="convolutions", dtype=network.dtype_policy)
-        self.stack = network.preset.stack
+        self.stack, self.num_actions = network.preset.stack, network.core.num_actions
+        self.grid = network.preset.decoder_start
         self.convolutions = [*network.convolutions, *network.decoder.convs]
+        # As functions: a network among the attributes would be trained as a whole.
+        self._normalise, self._features = network.normalise, network.features
+        self._draw = network.decoder.draw
+
+    def follow(self, frames, actions):
+        """Features of what comes after, before the activation, (batch, time, *decoder_start).
+
+        Args:
+            frames: uint8 (batch, stack, height, width[, channels]).
+            actions: int (batch, time), the first one taken in the last of the frames.
+        """
+        features, found = self._features(self._normalise(frames)), []
+        for t in range(actions.shape[1]):
+            features = self.advance(features, actions[:, t])
+            found.append(features)
+        return ops.stack(found, axis=1)
+
+    def advance(self, features, actions):
+        """The features (batch, *decoder_start) one step on, in their own dtype."""
+        raise NotImplementedError
+
+    def call(self, batch):
+        """The normalised frames, float32 (batch, predictions, height, width, channels)."""
+        stack = self.stack
+        features = self.follow(batch["frames"][:, :stack], batch["actions"][:, stack - 1 :])
+        if "steps" in batch:
+            steps = batch["steps"][..., None, None, None]
+            features = ops.take_along_axis(features, steps, axis=1)
+        # Activated as the decoder's dense layer is, which will make this.
+        frames = self._draw(leaky_relu(ops.reshape(features, (-1, *self.grid))))
+        return ops.reshape(frames, (-1, features.shape[1], *frames.shape[1:]))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """`FramePredictor.compute_loss`'s pixel error."""
+        after = self._normalise(x["frames"][:, self.stack :])
+        return 0.5 * ops.mean(ops.sum(ops.square(y_pred - after), axis=(2, 3, 4)))
+
+
+class NextFrame(Convolutions):
+    """Sees the next frame alone: the action is added to the features, in all places alike."""
+
+    def __init__(self, network: Network):
+        super().__init__(network)
         self.action_planes = keras.layers.Embedding(
             network.core.num_actions,
-            network.preset.decoder_start[-1],
+            self.grid[-1],
             keras.initializers.RandomNormal(stddev=0.5),
             dtype=network.dtype_policy,
             name="action_planes",
         )
         self.action_planes.build(())
-        # As functions: a network among the attributes would be trained as a whole.
-        self._normalise, self._features = network.normalise, network.features
-        self._draw = network.decoder.draw
         self.built = True
 
-    def call(self, batch):
-        """The normalised frame, float32 (batch, height, width, channels)."""
-        features = self._features(self._normalise(batch["frames"][:, : self.stack]))
-        planes = self.action_planes(batch["actions"][:, self.stack - 1])
-        # Activated as the decoder's dense layer is, which will make this.
-        return self._draw(leaky_relu(features + planes[:, None, None]))
+    def advance(self, features, actions):
+        return features + self.action_planes(actions)[:, None, None]
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """`FramePredictor.compute_loss`'s pixel error."""
-        after = self._normalise(x["frames"][:, self.stack : self.stack + 1])[:, 0]
-        return 0.5 * ops.mean(ops.sum(ops.square(y_pred - after), axis=(1, 2, 3)))
+
+class LinearDynamics(Convolutions):
+    """Goes on for as many steps as there are actions, each a linear map of the features.
+
+    Two convolutions of three by three, with a bias for each place and, between them, a factor for
+    each action and channel. It starts out as, nearly, the identity.
+    """
+
+    def __init__(self, network: Network):
+        super().__init__(network)
+        height, width, channels = self.grid
+
+        def kernel(name, seed):
+            def nearly_identity(shape, dtype=None):
+                noise = keras.random.normal(shape, stddev=0.03, seed=seed, dtype=dtype)
+                middle = np.zeros(shape)
+                middle[1, 1] = np.eye(channels)
+                return noise + ops.convert_to_tensor(middle, dtype)
+
+            return self.add_weight((3, 3, channels, channels), nearly_identity, name=name)
+
+        def biases(name):
+            return self.add_weight((height, width, channels), "zeros", name=name)
+
+        self.kernels = kernel("before", 1), kernel("after", 2)
+        self.biases = biases("before_bias"), biases("after_bias")
+        self.factors = self.add_weight(
+            (self.num_actions, channels),
+            keras.initializers.RandomNormal(1.0, 0.3, seed=3),
+            name="action_factors",
+        )
+        self.built = True
+
+    def advance(self, features, actions):
+        before, after, before_bias, after_bias, factors = (
+            ops.cast(ops.convert_to_tensor(weight), features.dtype)
+            for weight in (*self.kernels, *self.biases, self.factors)
+        )
+        x = ops.conv(features, before, padding="same") + before_bias
+        x = x * ops.take(factors, actions, axis=0)[:, None, None]
+        return ops.conv(x, after, padding="same") + after_bias
 
 
 def hand_on(network: Network, frames: np.ndarray, action_planes: np.ndarray) -> None:
-    """Sets all layers between the convolutions so that they predict as `Convolutions` does.
+    """Sets all layers between the convolutions so that they predict as `NextFrame` does.
 
     Half of the encoding holds the features' leading principal components over `frames`, each of one
     standard deviation, the other half the same with the other sign, for the activation would all
@@ -73,73 +151,169 @@ def hand_on(network: Network, frames: np.ndarray, action_planes: np.ndarray) -> 
         action_planes: what each action adds to the features in all places, (actions, channels).
     """
     core, units = network.core, network.preset.units
-    mean, components, deviations = _principal_components(
-        _features(network, frames), units // 2 - math.ceil(core.num_actions / 2)
-    )
-    count = len(deviations)
-    plus, minus = slice(0, count), slice(count, 2 * count)
+    count = units // 2 - math.ceil(core.num_actions / 2)
+    found = _principal_components(_features(network, frames), count)
+    plus, minus = _through_components(network, *found, SPREAD_ONCE)
     actions = slice(2 * count, 2 * count + core.num_actions)
 
-    encoder = network.encoder.layers[-1]
+    input_kernel = np.zeros((units, units))
+    # leaky_relu(p) - leaky_relu(-p) = (1 + LEAK) p
+    both = np.eye(count) / (1 + LEAK)
+    input_kernel[plus, plus] = input_kernel[minus, minus] = both
+    input_kernel[plus, minus] = input_kernel[minus, plus] = -both
+    input_bias = np.zeros(units)
+    input_bias[actions] = ACTION_SIGNAL
+    action_kernel = np.random.default_rng(0).normal(0, ACTION_SPREAD, core.action_kernel.shape)
+    action_kernel[:, actions] = np.eye(core.num_actions) - 1  # one factor is 1, the others are 0
+    core.action_kernel.assign(action_kernel)
+    gain = _through_gates(core, input_kernel, input_bias, np.eye(units), np.zeros(units))
+
+    opened, stays = _sigmoid(OPEN), _sigmoid(CLOSED)
+    signal = opened * np.tanh(opened * np.tanh(gain * ACTION_SIGNAL) / (1 - stays))
+    dense = network.decoder.dense
+    (kernel,) = _values(dense.kernel)
+    places = kernel.shape[-1] // action_planes.shape[-1]
+    kernel[actions] = np.tile(action_planes, places) / signal
+    dense.kernel.assign(kernel)
+
+
+def hand_on_dynamics(
+    network: Network, dynamics: LinearDynamics, frames: np.ndarray, actions: np.ndarray
+) -> None:
+    """Sets all layers between the convolutions so that they predict as `LinearDynamics` does.
+
+    Encoding and LSTM output hold principal components as in `hand_on`, here of what is seen and
+    what is foreseen. Of the inputs to the LSTM as many as there are components hold them as the
+    average action moves them. The others are shared out among the actions: each has the leading
+    singular vectors of what it does otherwise, and is switched off under all others.
+
+    Args:
+        network: whose convolutions are trained.
+        dynamics: what they were trained with.
+        frames: what the components are found by, uint8 (count, stack, height, width[, channels]).
+        actions: int (count, time), from each stack's last frame on.
+    """
+    core, units = network.core, network.preset.units
+    num_actions, count = core.num_actions, units // 2
+    seen = _features(network, frames)[:, None]
+    foreseen = _batches(dynamics.follow, frames, actions).reshape(len(frames), -1, seen.shape[-1])
+    everything = np.concatenate([seen, foreseen], axis=1).reshape(-1, seen.shape[-1])
+    mean, components, deviations = _principal_components(everything, count)
+    plus, minus = _through_components(network, mean, components, deviations, SPREAD_AGAIN)
+
+    # What each action does to the components, and to 1, in the encoding's units.
+    scale = SPREAD_AGAIN / deviations
+
+    def moved(features, action):
+        features = features.reshape(-1, *network.preset.decoder_start).astype(np.float32)
+        after = dynamics.advance(features, np.full(len(features), action))
+        return ops.convert_to_numpy(after).reshape(len(features), -1)
+
+    maps = np.empty((num_actions, count + 1, count))
+    for action in range(num_actions):
+        after_mean = moved(mean, action)
+        matrix = (moved(mean + components.T, action) - after_mean) @ components
+        maps[action, :count] = matrix * scale / scale[:, None]
+        maps[action, count] = (after_mean - mean)[0] @ components * scale
+    average = maps.mean(axis=0)
+
+    input_kernel, input_bias = np.zeros((units, units)), np.zeros(units)
+    input_kernel[plus, plus] = np.eye(count)
+    candidate = np.zeros((units, count))
+    candidate[plus] = average[:count]
+    action_kernel = np.zeros((num_actions, units))
+    share = (units - count) // num_actions
+    for action in range(num_actions):
+        # As large as a component is where it stands for 1, so that no factor is out of scale.
+        otherwise = maps[action] - average
+        otherwise[count] /= SPREAD_AGAIN
+        left, values, right = np.linalg.svd(otherwise, full_matrices=False)
+        left, right = left * np.sqrt(values), right * np.sqrt(values)[:, None]
+        own = slice(count + action * share, count + (action + 1) * share)
+        input_kernel[plus, own] = left[:count, :share]
+        input_bias[own] = left[count, :share] * SPREAD_AGAIN
+        candidate[own] = right[:share]
+        action_kernel[:, own] = np.eye(num_actions)[:, action : action + 1] - 1
+    input_kernel[minus] = -input_kernel[plus]
+    core.action_kernel.assign(action_kernel)
+    _through_gates(
+        core,
+        input_kernel / (1 + LEAK),
+        input_bias,
+        np.concatenate([candidate, -candidate], axis=1),
+        np.concatenate([average[count], -average[count]]),
+    )
+
+
+def _through_components(network, mean, components, deviations, spread):
+    """Makes the encoder's dense layer find the components and the decoder's draw from them.
+
+    Returns the units that hold them and those that hold them with the other sign, as slices.
+    """
+    count = len(deviations)
+    plus, minus = slice(0, count), slice(count, 2 * count)
+    encoder, decoder = network.encoder.layers[-1], network.decoder.dense
     kernel, bias = _values(encoder.kernel, encoder.bias)
-    kernel[:, plus] = components * (SPREAD / deviations)
+    kernel[:, plus] = components * (spread / deviations)
     bias[plus] = -mean @ kernel[:, plus]
     kernel[:, minus], bias[minus] = -kernel[:, plus], -bias[plus]
     encoder.kernel.assign(kernel)
     encoder.bias.assign(bias)
+    kernel = np.zeros(decoder.kernel.shape)
+    kernel[plus] = (components * (deviations / spread)).T / (1 + LEAK)
+    kernel[minus] = -kernel[plus]
+    decoder.kernel.assign(kernel)
+    decoder.bias.assign(mean)
+    return plus, minus
 
-    # leaky_relu(p) - leaky_relu(-p) = (1 + LEAK) p
-    input_kernel = np.zeros((units, units))
-    both = np.eye(count) / (1 + LEAK)
-    input_kernel[plus, plus] = input_kernel[minus, minus] = both
-    input_kernel[plus, minus] = input_kernel[minus, plus] = -both
-    core.input_kernel.assign(input_kernel)
-    input_bias = np.zeros(units)
-    input_bias[actions] = ACTION_SIGNAL
-    core.input_bias.assign(input_bias)
-    action_kernel = np.random.default_rng(0).normal(0, ACTION_SPREAD, core.action_kernel.shape)
-    action_kernel[:, actions] = np.eye(core.num_actions) - 1  # one factor is 1, the others are 0
-    core.action_kernel.assign(action_kernel)
 
+def _through_gates(core, input_kernel, input_bias, candidate, candidate_bias):
+    """Makes the LSTM's output `candidate` of its gated input and nothing else.
+
+    Half of it with each sign, as large as the encoding that comes in. Returns the factor for that.
+    """
+    units = core.units
     opened, stays = _sigmoid(OPEN), _sigmoid(CLOSED)
-    gain = (1 + LEAK) / 2 * (1 - stays) / opened**2  # for outputs as large as the encoding
+    gain = (1 + LEAK) / 2 * (1 - stays) / opened**2
+    core.input_kernel.assign(input_kernel)
+    core.input_bias.assign(input_bias)
     kernel, recurrent_kernel = _values(core.kernel, core.recurrent_kernel)
-    candidate = slice(2 * units, 3 * units)
-    kernel[:, candidate] = gain * np.eye(units)
-    recurrent_kernel[:, candidate] = 0
+    third = slice(2 * units, 3 * units)
+    kernel[:, third] = gain * candidate
+    recurrent_kernel[:, third] = 0
     core.kernel.assign(kernel)
     core.recurrent_kernel.assign(recurrent_kernel)
-    core.bias.assign(np.repeat([OPEN, CLOSED, 0, OPEN], units))
-
-    dense = network.decoder.dense
-    places = len(mean) // action_planes.shape[-1]
-    signal = opened * np.tanh(opened * np.tanh(gain * ACTION_SIGNAL) / (1 - stays))
-    kernel = np.zeros(dense.kernel.shape)
-    kernel[plus] = (components * (deviations / SPREAD)).T / (1 + LEAK)
-    kernel[minus] = -kernel[plus]
-    kernel[actions] = np.tile(action_planes, places) / signal
-    dense.kernel.assign(kernel)
-    dense.bias.assign(mean)
+    bias = np.repeat([OPEN, CLOSED, 0, OPEN], units)
+    bias[third] = gain * candidate_bias
+    core.bias.assign(bias)
+    return gain
 
 
-def _features(network, frames, batch_size=100):
+def _features(network, frames):
     """Flat features of each stack of frames, float32 (count, places * channels)."""
+    found = _batches(lambda some: network.features(network.normalise(some)), frames)
+    return found.reshape(len(found), -1)
+
+
+def _batches(function, *arrays, batch_size=100):
+    """What `function` returns for the arrays a batch at a time, float32."""
     found = []
-    for start in range(0, len(frames), batch_size):
-        features = network.features(network.normalise(frames[start : start + batch_size]))
-        features = ops.convert_to_numpy(ops.cast(features, "float32"))
-        found.append(features.reshape(len(features), -1))
+    for start in range(0, len(arrays[0]), batch_size):
+        result = function(*(array[start : start + batch_size] for array in arrays))
+        found.append(ops.convert_to_numpy(ops.cast(result, "float32")))
     return np.concatenate(found)
 
 
 def _principal_components(x, count):
     """Mean of x (samples, n), its leading components (n, count) and their deviations (count,).
 
+    Leaves x centred: it may be the better part of a gigabyte.
+
     By subspace iteration (Halko et al. 2011, arXiv 0909.4061, algorithm 4.4): all components would
     take minutes.
     """
     mean = x.mean(axis=0)
-    x = x - mean
+    x -= mean
     basis = np.random.default_rng(0).normal(size=(x.shape[1], count)).astype(np.float32)
     for _ in range(3):
         basis, _ = np.linalg.qr(x.T @ (x @ basis))

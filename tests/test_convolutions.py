@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from model.convolutions import Convolutions, hand_on
+from model.convolutions import LinearDynamics, NextFrame, hand_on, hand_on_dynamics
 from model.networks import PRESETS
 from model.predictor import FramePredictor
 
@@ -12,11 +12,13 @@ from . import tiny
 
 # As many units as it takes to hand on all 288 features and the three actions.
 PRESETS["tiny_wide"] = PRESETS["tiny"]._replace(units=2 * 288 + 4)
+# The same, and for each action as many.
+PRESETS["tiny_wider"] = PRESETS["tiny"]._replace(units=6 * 290)
 
 
-def predictor(variant="paper", **options):
+def predictor(variant="paper", preset="tiny_wide", **options):
     keras.utils.set_random_seed(0)
-    found = FramePredictor("tiny_wide", variant, 3, warmup=4, **options)
+    found = FramePredictor(preset, variant, 3, warmup=4, **options)
     found.network.adapt(np.full((12, 12, 1), 120.0), 70.0)
     return found
 
@@ -28,7 +30,7 @@ def stacks(count, seed):
 @pytest.mark.parametrize("variant", ["paper", "compression"])
 def test_what_the_convolutions_predict_alone_the_whole_network_then_predicts(variant):
     whole = predictor(variant, feed_back=False)
-    alone = Convolutions(whole.network)
+    alone = NextFrame(whole.network)
     batch = tiny.batch(3, size=40)
     hand_on(whole.network, stacks(600, seed=1), alone.action_planes.get_weights()[0])
     predicted = whole.predict_on_batch(batch)["frames"]
@@ -39,10 +41,10 @@ def test_what_the_convolutions_predict_alone_the_whole_network_then_predicts(var
             "frames": batch["frames"][:, at - 2 : at + 1],
             "actions": batch["actions"][:, at - 2 : at],
         }
-        expected = alone.predict_on_batch(shown)
+        expected = alone.predict_on_batch(shown)[:, 0]
         spread = np.std(expected - expected.mean(axis=0))
         assert np.abs(predicted[:, step] - expected).mean() < 0.1 * spread
-        others = alone.predict_on_batch({**shown, "actions": (shown["actions"] + 1) % 3})
+        others = alone.predict_on_batch({**shown, "actions": (shown["actions"] + 1) % 3})[:, 0]
         assert np.abs(predicted[:, step] - others).mean() > 0.3 * spread
 
 
@@ -57,17 +59,45 @@ def test_what_the_lstm_hands_on_it_can_hand_on_again():
     assert 0.7 < last.std() / first.std() < 1.1
 
 
+def test_the_lstm_goes_on_as_the_linear_dynamics_do():
+    whole = predictor("compression", "tiny_wider")
+    alone = LinearDynamics(whole.network)
+    random = np.random.default_rng(3)
+    for biases in alone.biases:
+        biases.assign(random.normal(0, 0.1, biases.shape))
+    hand_on_dynamics(whole.network, alone, stacks(600, seed=1), random.integers(0, 3, (600, 3)))
+    batch = tiny.batch(4, size=40)
+    predicted = whole.predict_on_batch(batch)["frames"]
+    shown = {"frames": batch["frames"][:, 2:4], "actions": batch["actions"][:, 2:]}
+    expected = alone.predict_on_batch(shown)
+    others = alone.predict_on_batch({**shown, "actions": (shown["actions"] + 1) % 3})
+    for step in range(4):
+        spread = np.std(expected[:, step] - expected[:, step].mean(axis=0))
+        assert np.abs(predicted[:, step] - expected[:, step]).mean() < 0.1 * spread
+        assert np.abs(predicted[:, step] - others[:, step]).mean() > 0.3 * spread
+
+
+def test_the_drawn_steps_are_those_that_the_batch_names():
+    alone = LinearDynamics(predictor().network)
+    batch = {key: tiny.batch(3)[key] for key in ("frames", "actions")}
+    everything = alone.predict_on_batch(batch)
+    steps = np.tile([0, 3], (len(everything), 1))
+    some = alone.predict_on_batch({**batch, "steps": steps})
+    np.testing.assert_allclose(some, everything[:, [0, 3]], rtol=1e-5, atol=1e-5)
+
+
 def test_fewer_frames_than_components_are_enough():
     whole = predictor("paper", feed_back=False)
-    alone = Convolutions(whole.network)
+    alone = NextFrame(whole.network)
     hand_on(whole.network, stacks(5, seed=1), alone.action_planes.get_weights()[0])
     assert np.isfinite(whole.predict_on_batch(tiny.batch(3))["frames"]).all()
 
 
-def test_the_convolutions_alone_are_trained():
+@pytest.mark.parametrize("alone_kind", [NextFrame, LinearDynamics])
+def test_the_convolutions_alone_are_trained(alone_kind):
     whole = predictor()
     before = {v.path: v.numpy() for v in whole.network.trainable_variables}
-    alone = Convolutions(whole.network)
+    alone = alone_kind(whole.network)
     alone.compile(keras.optimizers.SGD(1e-5))
     alone.fit(tiny.batch(3), verbose=0)
     moved = {

@@ -59,6 +59,7 @@ def flags(data, tmp_path):
         "--batch_size=4",
         "--steps_per_epoch=2",
         "--max_steps=6",
+        "--convolution_steps=0",
     ]
 
 
@@ -154,6 +155,21 @@ def test_the_paper_variant_begins_with_its_convolutions(flags, tmp_path, capsys)
     # Nothing comes before the stages that restore one.
     run("paper_seq_3_train", *flags, "--convolution_steps=3")
     assert "convolutions first" not in capsys.readouterr().err
+
+
+def test_the_compression_variant_begins_with_dynamics_of_its_convolutions(flags, tmp_path, capsys):
+    # Shorter than its last phases look ahead.
+    training = record("ms_pacman", "random", 30, 1, tmp_path, progress=False)
+    more = [f"--training_data={training}", "--convolution_steps=10", "--learning_rate=1e-30"]
+    run("compress_seq_1_train", *flags, *more)
+    assert "convolutions first: 100%" in capsys.readouterr().err
+    trained = weights(directory(tmp_path))
+    # The encoding holds the components with both signs, and so does the LSTM's candidate.
+    (kernel,) = [value for name, value in trained.items() if value.shape == (288, 32)]
+    np.testing.assert_array_equal(kernel[:, 16:], -kernel[:, :16])
+    gates = [value for value in trained.values() if value.shape == (32, 128)]
+    (candidate,) = [value[:, 64:96] for value in gates if np.abs(value[:, 64:96]).max() > 1e-9]
+    np.testing.assert_allclose(candidate[:, 16:], -candidate[:, :16], atol=1e-9)
 
 
 def test_the_decoder_has_a_rate_of_its_own(flags, tmp_path):

@@ -358,6 +358,7 @@ class _Run:
             if args.convolution_steps:
                 convolutions_first(
                     self.model.network,
+                    stage.variant,
                     data["training"],
                     args.convolution_steps,
                     self.batch_size,
