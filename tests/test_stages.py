@@ -172,18 +172,18 @@ def test_the_compression_variant_begins_with_dynamics_of_its_convolutions(flags,
     np.testing.assert_allclose(candidate[:, 16:], -candidate[:, :16], atol=1e-9)
 
 
-def test_the_decoder_has_a_rate_of_its_own(flags, tmp_path):
+def test_the_encoder_has_a_rate_of_its_own(flags, tmp_path):
     elsewhere = tmp_path / "initial"
     run("compress_seq_1_train", *flags, f"--train_dir={elsewhere}", "--learning_rate=1e-30")
-    run("compress_seq_1_train", *flags, "--decoder_rate=1e-30")
+    run("compress_seq_1_train", *flags, "--encoder_rate=1e-30")
     initial = weights(directory(elsewhere))
     moved = {
         name.split("/")[0]
         for name, value in weights(directory(tmp_path)).items()
         if not np.allclose(value, initial[name], atol=1e-7)
     }
-    assert {"encoder", "core"} <= moved
-    assert "decoder" not in moved
+    assert {"decoder", "core"} <= moved
+    assert "encoder" not in moved
 
 
 def test_what_the_player_decides_is_found_once_and_counts_for_more(flags, tmp_path, capfd):

@@ -141,12 +141,6 @@ def _parser(stage: Stage) -> argparse.ArgumentParser:
         help="learning rate of the encoder over the others'",
     )
     add(
-        "--decoder_rate",
-        type=positive_number,
-        default=1.0,
-        help="learning rate of the decoder over the others'; 6 learns faster in a short training",
-    )
-    add(
         "--control_weight",
         type=number_from_zero,
         default=CONTROL_WEIGHT,
@@ -318,7 +312,6 @@ class _Run:
                 "batch_size": self.batch_size,
                 "learning_rate": args.learning_rate,
                 "encoder_rate": args.encoder_rate,
-                "decoder_rate": args.decoder_rate,
                 "heads_rate": stage.heads_rate,
                 "convolution_steps": args.convolution_steps,
                 "control_weight": args.control_weight,
@@ -338,7 +331,7 @@ class _Run:
             self.model = self._predictor()
             products = self.model.compute_dtype
             rate = rise_and_fall(args.learning_rate, args.max_steps)
-            faster = {"frame_encoder": args.encoder_rate, "frame_decoder": args.decoder_rate}
+            faster = {"frame_encoder": args.encoder_rate}
             faster |= dict.fromkeys(("reward_head", "termination_head"), stage.heads_rate)
             self.model.compile(Dion(rate, products=products, faster=faster))
             self.model.optimizer.build(self.model.trainable_variables)
