@@ -1,4 +1,4 @@
-"""Compression model, stage 2 of 4: 3 predictions fed back, from compress_seq_1's weights."""
+"""Compression model, stage 2 of 4: 3 of 10 steps fed back, from compress_seq_1's weights."""
 
 from utils.stages import Stage, main
 
@@ -10,6 +10,7 @@ STAGE = Stage(
     learning_rate=2e-5,
     max_steps=50,
     encoder_rate=0.01,
+    horizon=10,
 )
 
 if __name__ == "__main__":

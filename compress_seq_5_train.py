@@ -1,4 +1,4 @@
-"""Compression model, stage 3 of 4: 5 predictions fed back, from compress_seq_3's weights."""
+"""Compression model, stage 3 of 4: 5 of 20 steps fed back, from compress_seq_3's weights."""
 
 from utils.stages import Stage, main
 
@@ -8,8 +8,9 @@ STAGE = Stage(
     predict=5,
     restore="compress_seq_3",
     learning_rate=2e-5,
-    max_steps=300,
+    max_steps=200,
     encoder_rate=0.01,
+    horizon=20,
 )
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ def ours(model, variant, batch_size, data, steps):
         }
         flags |= {f"{role}_data": data for role in stages.DATA_SEEDS}
         stages.main(
-            dataclasses.replace(stage, restore=None),
+            # As the peers: five predictions, five steps.
+            dataclasses.replace(stage, restore=None, horizon=None),
             [f"--{key}={value}" for key, value in flags.items()],
         )
     # The first steps, the compilation among them, are left out, as they are of the peer's.
