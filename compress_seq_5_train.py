@@ -8,7 +8,8 @@ STAGE = Stage(
     predict=5,
     restore="compress_seq_3",
     learning_rate=2e-5,
-    max_steps=200,
+    max_steps=300,
+    orthonormal=False,
     encoder_rate=0.01,
     horizon=20,
 )

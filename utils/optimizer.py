@@ -53,6 +53,10 @@ class Dion(keras.optimizers.Adam):
         products: dtype of the matrix products; all else is float32.
         faster: layers whose rate is a multiple of the others', by the first name in their
             variables' paths.
+        orthonormal: whether large kernels are moved as above; without, all is left to Adam, in
+            proportion to a kernel's size as before. What is nearly right already is better off
+            with it: where there is little left to learn the leading directions are noise, and an
+            orthonormal update makes as much of that as of anything.
     """
 
     def __init__(
@@ -61,10 +65,12 @@ class Dion(keras.optimizers.Adam):
         beta_2: float = 0.99,
         products: str = "float32",
         faster: dict[str, float] | None = None,
+        orthonormal: bool = True,
     ):
         super().__init__(learning_rate, beta_2=beta_2, name="dion")
         self.products = products
         self.faster = faster or {}
+        self.orthonormal = orthonormal
 
     def build(self, variables):
         """Takes the initial deviations; makes the moments and, for large kernels, the bases."""
@@ -78,7 +84,7 @@ class Dion(keras.optimizers.Adam):
             rate = self.faster.get(variable.path.partition("/")[0], 1.0)
             self._rates.append(rate * deviation / TYPICAL_DEVIATION if kernel else rate)
             self._momentums.append(self.add_variable_from_reference(variable, "momentum"))
-            if _is_large(variable):
+            if self._is_large(variable):
                 # Any basis will do to begin the power iteration with.
                 basis = self.add_variable(
                     (variable.shape[-1], RANK),
@@ -93,7 +99,7 @@ class Dion(keras.optimizers.Adam):
         """One variable's update."""
         index = self._get_variable_index(variable)
         rate = ops.cast(learning_rate, "float32") * self._rates[index]
-        if _is_large(variable):
+        if self._is_large(variable):
             self._move(gradient, variable, rate, self._momentums[index], self._velocities[index])
             return
         small = math.prod(variable.shape) < WORTH_COMPILING
@@ -107,6 +113,11 @@ class Dion(keras.optimizers.Adam):
             super(Dion, self).update_step(gradient, variable, rate)
 
         update(gradient)
+
+    def _is_large(self, variable):
+        if not self.orthonormal or len(variable.shape) < 2:
+            return False
+        return min(math.prod(variable.shape[:-1]), variable.shape[-1]) >= RANK
 
     def _move(self, gradient, variable, rate, momentum, basis):
         """The update of a large kernel: of its momentum M, P Q' with orthonormal P and unit Q."""
@@ -131,12 +142,6 @@ class Dion(keras.optimizers.Adam):
         subtract(momentum, (1 - MOMENTUM) * r)
         # The root mean square of P Q' is sqrt(RANK / (rows * columns)).
         subtract(variable, rate * UPDATE_SIZE * math.sqrt(rows * columns / RANK) * q)
-
-
-def _is_large(variable):
-    if len(variable.shape) < 2:
-        return False
-    return min(math.prod(variable.shape[:-1]), variable.shape[-1]) >= RANK
 
 
 def _orthonormal(p):

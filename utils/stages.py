@@ -63,6 +63,7 @@ class Stage:
     learning_rate: float
     max_steps: int
     convolution_steps: int = 0  # of the convolutions alone, before the first step
+    orthonormal: bool = True  # large kernels' updates, see `utils.optimizer.Dion`
     encoder_rate: float = 1.0  # learning rate of the encoder over the others'
     heads_rate: float = 1.0  # learning rate of the reward's and termination's heads
     horizon: int | None = None  # steps fed back, `predict` of them drawn and decoded; None: all are
@@ -313,6 +314,7 @@ class _Run:
                 "learning_rate": args.learning_rate,
                 "encoder_rate": args.encoder_rate,
                 "heads_rate": stage.heads_rate,
+                "orthonormal": stage.orthonormal,
                 "convolution_steps": args.convolution_steps,
                 "control_weight": args.control_weight,
                 "max_steps": args.max_steps,
@@ -333,7 +335,9 @@ class _Run:
             rate = rise_and_fall(args.learning_rate, args.max_steps)
             faster = {"frame_encoder": args.encoder_rate}
             faster |= dict.fromkeys(("reward_head", "termination_head"), stage.heads_rate)
-            self.model.compile(Dion(rate, products=products, faster=faster))
+            self.model.compile(
+                Dion(rate, products=products, faster=faster, orthonormal=stage.orthonormal)
+            )
             self.model.optimizer.build(self.model.trainable_variables)
         # Evaluated on one device: the model itself or, where it lies on many, a copy.
         self.roll_out = RollOut(self._predictor() if devices.data_parallel else self.model)
