@@ -31,12 +31,13 @@ class Convolutions(keras.Model):
 
     A batch to train on is a dict as `model.predictor.FramePredictor` takes it. Its first `stack`
     frames are shown, and those after them are predicted, `steps` where the batch has it.
+
+    How the features go on from step to step, a kind of these says by `advance`.
     """
 
     def __init__(self, network: Network):
         super().__init__(name="convolutions", dtype=network.dtype_policy)
-        self.stack, self.num_actions = network.preset.stack, network.core.num_actions
-        self.grid = network.preset.decoder_start
+        self.stack, self.grid = network.preset.stack, network.preset.decoder_start
         self.convolutions = [*network.convolutions, *network.decoder.convs]
         # As functions: a network among the attributes would be trained as a whole.
         self._normalise, self._features = network.normalise, network.features
@@ -54,10 +55,6 @@ class Convolutions(keras.Model):
             features = self.advance(features, actions[:, t])
             found.append(features)
         return ops.stack(found, axis=1)
-
-    def advance(self, features, actions):
-        """The features (batch, *decoder_start) one step on, in their own dtype."""
-        raise NotImplementedError
 
     def call(self, batch):
         """The normalised frames, float32 (batch, predictions, height, width, channels)."""
@@ -92,6 +89,7 @@ class NextFrame(Convolutions):
         self.built = True
 
     def advance(self, features, actions):
+        """The features (batch, *decoder_start) one step on."""
         return features + self.action_planes(actions)[:, None, None]
 
 
@@ -121,13 +119,14 @@ class LinearDynamics(Convolutions):
         self.kernels = kernel("before", 1), kernel("after", 2)
         self.biases = biases("before_bias"), biases("after_bias")
         self.factors = self.add_weight(
-            (self.num_actions, channels),
+            (network.core.num_actions, channels),
             keras.initializers.RandomNormal(1.0, 0.3, seed=3),
             name="action_factors",
         )
         self.built = True
 
     def advance(self, features, actions):
+        """The features (batch, *decoder_start) one step on, in their own dtype."""
         before, after, before_bias, after_bias, factors = (
             ops.cast(ops.convert_to_tensor(weight), features.dtype)
             for weight in (*self.kernels, *self.biases, self.factors)

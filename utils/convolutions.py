@@ -55,9 +55,12 @@ def convolutions_first(
         seed: of the order of the windows.
         devices: what it is computed on.
     """
-    phases = ONE_STEP if variant == "paper" else EVER_FURTHER
+    kind, phases = {
+        "paper": (NextFrame, ONE_STEP),
+        "compression": (LinearDynamics, EVER_FURTHER),
+    }[variant]
     with devices.scope():
-        model = NextFrame(network) if variant == "paper" else LinearDynamics(network)
+        model = kind(network)
     done = 0
     for i, phase in enumerate(phases):
         until = steps if i == len(phases) - 1 else done + round(phase.share * steps)
@@ -93,8 +96,8 @@ def _train(
     predictions = min(phase.predictions, horizon)
     options = {"predictions": predictions, "horizon": horizon} if horizon > predictions else {}
     # Of whole windows on each of the devices.
-    windows_per_step = round(phase.windows * batch_size / devices.num_devices) * devices.num_devices
-    windows_per_step = max(windows_per_step, devices.num_devices)
+    windows_per_device = max(1, round(phase.windows * batch_size / devices.num_devices))
+    windows_per_step = windows_per_device * devices.num_devices
     progress = Progress(
         "convolutions first",
         last,
