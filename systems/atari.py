@@ -131,6 +131,10 @@ class AtariGame:
     A new game stands at the start of an episode. Every episode starts from the same state,
     whatever was played before it.
 
+    The screen after an action is of its last two emulated frames, of each pixel the brighter, as in
+    Mnih et al. 2015 (Nature 518, Methods): the console can draw only so many moving things at once,
+    and games that have more of them draw each in every other frame.
+
     Args:
         game: any name that `game_name` knows.
         seed: the emulator's own seed, 31 bits; no game depends on it without sticky actions.
@@ -146,6 +150,7 @@ class AtariGame:
         frame_skip: as given.
         max_episode_frames: as given.
         repeat_action_probability: how often the emulator plays another action than the one asked.
+        pooled_frames: emulated frames that a screen is made of.
 
     Raises:
         InputError: if the game cannot be played, see `game_name`.
@@ -154,6 +159,7 @@ class AtariGame:
     # ALE's default, 0.25, repeats the action before at random ("sticky actions"): the recorded
     # action would not be the one that was played.
     repeat_action_probability = 0.0
+    pooled_frames = 2
 
     def __init__(
         self,
@@ -171,8 +177,8 @@ class AtariGame:
         # The default, -1, would seed with the time of day.
         ale.setInt("random_seed", seed)
         ale.setFloat("repeat_action_probability", self.repeat_action_probability)
-        # The default, 1, moves most games by less than a pixel.
-        ale.setInt("frame_skip", frame_skip)
+        # The screens before a step's last one are wanted too.
+        ale.setInt("frame_skip", 1)
         # By default there is no limit, and some games can be played badly for ever.
         ale.setInt("max_num_frames_per_episode", max_episode_frames)
         # No limit over all episodes together: it would end a long recording.
@@ -200,7 +206,7 @@ class AtariGame:
         # Solaris among them.
         self._ale.restoreState(self._loaded_state)
         self._ale.reset_game()
-        self._look()
+        self._screen = self._look()
         return self.screen()
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool]:
@@ -221,9 +227,21 @@ class AtariGame:
             raise ValueError(f"expected an action in 0..{self.num_actions - 1}, received {action}")
         if self.terminated or self.truncated:
             raise RuntimeError("the episode has ended; call reset() before the next step()")
-        reward = float(self._ale.act(self._actions[action]))
-        self._look()
+        action = self._actions[action]
+        reward = self._hold(action, self.frame_skip - 1)
+        before = self._look()
+        reward += self._ale.act(action)
+        # The screen is kept because ALE goes on showing the old one after restoreState.
+        self._screen = self._look()
+        if self.frame_skip > 1:
+            where = np.flatnonzero(before != self._screen)  # few: what moves, or is not drawn
+            one, other, grey = before.flat[where], self._screen.flat[where], self.palette.grey
+            self._screen.flat[where] = np.where(grey[one] > grey[other], one, other)
         return self.screen(), reward, self.terminated
+
+    def _hold(self, action, frames):
+        """Plays an action for so many emulated frames; returns what it earned."""
+        return float(sum(self._ale.act(action) for _ in range(frames)))
 
     @property
     def terminated(self) -> bool:
@@ -307,15 +325,14 @@ class AtariGame:
                     parting = self._ale.cloneState(include_rng=True)
                     waiting.append((parting, alike[others], step))
                     alike = alike[~others]
-                rewards[alike, step] = self._ale.act(self._actions[taken[0]])
+                rewards[alike, step] = self._hold(self._actions[taken[0]], self.frame_skip)
         self._ale.restoreState(moment)
         return rewards
 
-    def _look(self) -> None:
-        # The screen is kept because ALE goes on showing the old one after restoreState.
-        self._screen = self._ale.getScreen()
+    def _look(self) -> np.ndarray:
+        """The emulator's screen as it is, whose colours are learned if need be."""
+        screen = self._ale.getScreen()
         self._num_looks += 1
-        if not self.palette.covers(self._screen) or self._num_looks % _PALETTE_CHECK_INTERVAL == 0:
-            self.palette.learn(
-                self._screen, self._ale.getScreenRGB(), self._ale.getScreenGrayscale()
-            )
+        if not self.palette.covers(screen) or self._num_looks % _PALETTE_CHECK_INTERVAL == 0:
+            self.palette.learn(screen, self._ale.getScreenRGB(), self._ale.getScreenGrayscale())
+        return screen

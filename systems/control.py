@@ -1,6 +1,6 @@
 """Finds what the player decides: the pixels of a recorded game that other actions would change.
 
-    python -m systems.control data/freeway/persistent-30000-seed1-v0/data
+    python -m systems.control data/freeway/persistent-30000-seed1-v1/data
 
 plays a data set's actions again and, every few steps, others instead, from the same moment. A pixel
 of a recorded frame is controlled if it differs in one of those futures, begun at most ten steps
@@ -52,12 +52,14 @@ def obstacle(metadata: dict, frame_shape: tuple[int, ...]) -> str | None:
         frame_shape: of its observations.
     """
     needed = ("game", "frame_skip", "max_episode_frames", "action_meanings")
-    needed += ("repeat_action_probability",)
+    needed += ("pooled_frames", "repeat_action_probability")
     missing = [key for key in needed if key not in metadata]
     if missing:
         return f"metadata.json has no {', '.join(missing)}"
     if metadata["repeat_action_probability"]:
         return f"repeat_action_probability is {metadata['repeat_action_probability']}"
+    if metadata["pooled_frames"] != AtariGame.pooled_frames:
+        return f"pooled_frames is {metadata['pooled_frames']}"
     if len(frame_shape) != 2:
         return "its frames are not palette indices"
     if tuple(metadata["action_meanings"]) != AtariGame(metadata["game"]).action_meanings:

@@ -2,7 +2,7 @@
 
 A data set is a directory in the layout of Minari (https://minari.farama.org, HDF5 storage):
 
-    <data_path>/<game>/<policy>-<num_frames>-seed<seed>-v0/data/
+    <data_path>/<game>/<policy>-<num_frames>-seed<seed>-v1/data/
         main_data.hdf5      for each episode i, T steps long, a group "episode_<i>" with
                                 observations  [T + 1, H, W] uint8 palette indices
                                 actions       [T] int64 indices into the action meanings
@@ -57,7 +57,7 @@ def dataset_directory(
 
 
 def _minari_name(game: str, policy: str, num_frames: int, seed: int) -> str:
-    return f"{game_name(game)}/{policy}-{num_frames}-seed{seed}-v0"
+    return f"{game_name(game)}/{policy}-{num_frames}-seed{seed}-v1"
 
 
 def record(
@@ -221,6 +221,7 @@ def _write_data_set(
         "policy_settings": make_policy(policy, emulator, np.random.default_rng(seed)).settings,
         "seed": seed,
         "frame_skip": emulator.frame_skip,
+        "pooled_frames": emulator.pooled_frames,
         "repeat_action_probability": emulator.repeat_action_probability,
         "max_episode_frames": emulator.max_episode_frames,
         "action_meanings": emulator.action_meanings,

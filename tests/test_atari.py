@@ -106,22 +106,41 @@ def test_every_single_player_game_plays_and_starts_over():
 
 
 @pytest.mark.parametrize("name", ["freeway", "ms_pacman", "pacman"])
-def test_a_step_is_four_frames_of_the_bare_emulator(name):
+def test_a_step_is_four_frames_of_the_bare_emulator_and_shows_the_last_two(name):
     """Screens, colours, lives, and the reward of each action, against one-frame steps."""
     game, ale = AtariGame(name), bare_emulator(name, frame_skip=1)
     assert [action.name for action in ale.getMinimalActionSet()] == list(game.action_meanings)
     assert np.array_equal(game.screen(), ale.getScreen())
-    total = 0.0
-    for action in random_actions(game, 200):
-        expected_reward = sum(ale.act(ale.getMinimalActionSet()[action]) for _ in range(4))
-        observation, reward, terminated = game.step(action)
-        assert np.array_equal(observation, ale.getScreen())
+    total, pooled = 0.0, 0
+    for number in random_actions(game, 200):
+        action = ale.getMinimalActionSet()[number]
+        expected_reward = sum(ale.act(action) for _ in range(3))
+        grey, rgb = ale.getScreenGrayscale(), ale.getScreenRGB()
+        expected_reward += ale.act(action)
+        brighter = (grey > ale.getScreenGrayscale())[..., None]
+        pooled += brighter.sum()
+        observation, reward, terminated = game.step(number)
         assert np.array_equal(game.screen(), observation)
-        assert np.array_equal(game.screen_rgb(), ale.getScreenRGB())
-        assert np.array_equal(game.screen_grey(), ale.getScreenGrayscale())
+        assert np.array_equal(game.screen_rgb(), np.where(brighter, rgb, ale.getScreenRGB()))
+        assert np.array_equal(game.screen_grey(), np.maximum(grey, ale.getScreenGrayscale()))
         assert (reward, terminated, game.lives) == (expected_reward, False, ale.lives())
         total += reward
+    assert pooled > 0
     assert total > 0 or name == "freeway"
+
+
+def test_what_is_drawn_in_every_other_frame_is_seen_in_each():
+    """Ms. Pac-Man's ghosts are too many to be drawn at once."""
+    game, ale = AtariGame("ms_pacman"), bare_emulator("ms_pacman", frame_skip=4)
+    shown, drawn = [], []
+    for _ in range(170):
+        game.step(0)
+        ale.act(ale.getMinimalActionSet()[0])
+        shown.append(len(np.unique(game.screen()[:170])))
+        drawn.append(len(np.unique(ale.getScreen()[:170])))
+    # Most of the time one of the four ghosts is left out.
+    assert set(shown[110:170]) == {8}
+    assert drawn[110:170].count(7) > 40
 
 
 def test_two_games_with_the_same_actions_are_the_same():

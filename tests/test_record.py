@@ -171,7 +171,7 @@ def test_palettes_give_the_colours_of_exactly_the_recorded_frames(data_path, met
 
 def test_minari_reads_the_very_frames(data_path, metadata, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_path))
-    data_set = minari.load_dataset(f"{GAME}/{POLICY}-{NUM_FRAMES}-seed{SEED}-v0")
+    data_set = minari.load_dataset(f"{GAME}/{POLICY}-{NUM_FRAMES}-seed{SEED}-v1")
     assert data_set.total_steps == NUM_FRAMES
     assert data_set.action_space.n == 9
     recorded = list(episodes_of(directory_in(data_path)))
