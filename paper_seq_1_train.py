@@ -9,7 +9,7 @@ STAGE = Stage(
     restore=None,
     learning_rate=2e-5,
     max_steps=100,
-    convolution_steps=3000,
+    convolution_steps=9000,
     encoder_rate=0.01,
 )
 

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from model.loss import frame_loss
 from model.networks import LEAK, Network, leaky_relu
 
 OPEN = 1.0  # bias of the gates that let the LSTM's input in and its cell out
@@ -22,6 +23,9 @@ CLOSED = -4.0  # bias of the one that lets the old cell stay, which would blur w
 # Standard deviation of a component in the encoding: so far tanh is nearly straight, once or, where
 # the LSTM goes on from its own output, many times in a row.
 SPREAD_ONCE, SPREAD_AGAIN = 0.15, 0.05
+# Standard deviation of what an action adds to a feature, at first: so much larger than the feature
+# that the units after it are switched by the action. Smaller, it takes long to be heeded at all.
+ACTION_PLANES = 6.0
 ACTION_SPREAD = 0.1  # of the action's factor
 ACTION_SIGNAL = 0.3  # input to the LSTM of the unit that stands for the action taken
 
@@ -33,10 +37,15 @@ class Convolutions(keras.Model):
     frames are shown, and those after them are predicted, `steps` where the batch has it.
 
     How the features go on from step to step, a kind of these says by `advance`.
+
+    Args:
+        network: whose convolutions they are.
+        control_weight: as `FramePredictor` takes it.
     """
 
-    def __init__(self, network: Network):
+    def __init__(self, network: Network, control_weight: float = 0.0):
         super().__init__(name="convolutions", dtype=network.dtype_policy)
+        self.control_weight = control_weight
         self.stack, self.grid = network.preset.stack, network.preset.decoder_start
         self.convolutions = [*network.convolutions, *network.decoder.convs]
         # As functions: a network among the attributes would be trained as a whole.
@@ -68,20 +77,20 @@ class Convolutions(keras.Model):
         return ops.reshape(frames, (-1, features.shape[1], *frames.shape[1:]))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """`FramePredictor.compute_loss`'s pixel error."""
-        after = self._normalise(x["frames"][:, self.stack :])
-        return 0.5 * ops.mean(ops.sum(ops.square(y_pred - after), axis=(2, 3, 4)))
+        """`model.loss.frame_loss`."""
+        error = y_pred - self._normalise(x["frames"][:, self.stack :])
+        return frame_loss(error, x.get("controlled"), self.control_weight)[1]
 
 
 class NextFrame(Convolutions):
     """Sees the next frame alone: the action is added to the features, in all places alike."""
 
-    def __init__(self, network: Network):
-        super().__init__(network)
+    def __init__(self, network: Network, control_weight: float = 0.0):
+        super().__init__(network, control_weight)
         self.action_planes = keras.layers.Embedding(
             network.core.num_actions,
             self.grid[-1],
-            keras.initializers.RandomNormal(stddev=0.5),
+            keras.initializers.RandomNormal(stddev=ACTION_PLANES),
             dtype=network.dtype_policy,
             name="action_planes",
         )
@@ -100,8 +109,8 @@ class LinearDynamics(Convolutions):
     each action and channel. It starts out as, nearly, the identity.
     """
 
-    def __init__(self, network: Network):
-        super().__init__(network)
+    def __init__(self, network: Network, control_weight: float = 0.0):
+        super().__init__(network, control_weight)
         height, width, channels = self.grid
 
         def kernel(name, seed):

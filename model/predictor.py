@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from model.loss import frame_loss
 from model.networks import PRESETS, Network
 
 VARIANTS = ("paper", "compression")
@@ -173,19 +174,10 @@ class FramePredictor(keras.Model):
         return predictions
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Oh et al.'s pixel error, ``1/(2K) sum_k ||x_hat - x||^2``, and the heads' cross-entropy.
-
-        Pixels are in units of the training frames' standard deviation. Where the batch says what
-        the player decides, those pixels' errors count `1 + control_weight` times: they are few,
-        and what fills the screen is learned long before them. `pixel_loss` is the plain error.
-        """
+        """`frame_loss`, and the heads' cross-entropy. `pixel_loss` is the plain error."""
         error = y_pred["frames"] - self.network.normalise(x["frames"][:, self.warmup :])
-        errors = 0.5 * ops.sum(ops.square(error), axis=-1)
-        loss = ops.mean(ops.sum(errors, axis=(2, 3)))
-        self.pixel_loss.update_state(loss)
-        if "controlled" in x:
-            weights = ops.cast(x["controlled"], "float32") * (self.control_weight / 255)
-            loss = loss + ops.mean(ops.sum(weights * errors, axis=(2, 3)))
+        plain, loss = frame_loss(error, x.get("controlled"), self.control_weight)
+        self.pixel_loss.update_state(plain)
         if self.reward_weight:
             rewards = x["rewards"][:, self.warmup - 1 :]
             classes = ops.cast(ops.sign(rewards), "int32") + 1

@@ -106,3 +106,18 @@ def test_the_convolutions_alone_are_trained(alone_kind):
     assert moved
     assert all("conv" in path for path in moved)
     assert len(moved) == 2 * (len(PRESETS["tiny"].encoder) + len(PRESETS["tiny"].decoder))
+
+
+@pytest.mark.parametrize("alone_kind", [NextFrame, LinearDynamics])
+def test_what_the_player_decides_counts_for_more(alone_kind):
+    batch = tiny.batch(2)
+    batch = {"frames": batch["frames"][:, :4], "actions": batch["actions"][:, :3]}
+    batch["controlled"] = np.zeros((3, 2, 12, 12), np.uint8)
+    batch["controlled"][:, :, 2:4, 5] = 255
+    plain, weighted = (alone_kind(predictor().network, weight) for weight in (0.0, 5.0))
+    error = keras.ops.convert_to_numpy(plain(batch)) - (batch["frames"][:, 2:] - 120.0) / 70.0
+    squares = 0.5 * np.square(error)[..., 0]
+    everywhere, decided = squares.sum(), squares[:, :, 2:4, 5].sum()
+    for model, expected in ((plain, everywhere), (weighted, everywhere + 5 * decided)):
+        loss = model.compute_loss(x=batch, y_pred=model(batch))
+        np.testing.assert_allclose(float(loss), expected / 6, rtol=1e-4)

@@ -4,7 +4,15 @@ import keras
 import numpy as np
 import pytest
 
-from utils.optimizer import MOMENTUM, RANK, TYPICAL_DEVIATION, UPDATE_SIZE, WORTH_COMPILING, Dion
+from utils.optimizer import (
+    MOMENTUM,
+    RANK,
+    TYPICAL_DEVIATION,
+    UPDATE_SIZE,
+    WORTH_COMPILING,
+    Dion,
+    ScaledAdam,
+)
 
 
 def schedule(rate):
@@ -23,18 +31,16 @@ def moved_by(optimizer, initial, gradients, layer="layer"):
 
 @pytest.mark.parametrize("times", [1.0, 0.25])
 @pytest.mark.parametrize(
-    "shape, options",
-    [((RANK - 1, 5000), {}), ((3, 3, 16, 32), {}), ((180, 260), {"orthonormal": False})],
+    "kind, shape",
+    [(Dion, (RANK - 1, 5000)), (Dion, (3, 3, 16, 32)), (ScaledAdam, (180, 260))],
 )
-def test_small_kernels_or_all_have_adam_at_a_rate_in_proportion_to_their_size(
-    shape, options, times
-):
+def test_small_kernels_or_all_have_adam_at_a_rate_in_proportion_to_their_size(kind, shape, times):
     rng = np.random.default_rng(0)
     assert 5000 * (RANK - 1) > WORTH_COMPILING
     initial = rng.normal(size=shape)
     initial *= times * TYPICAL_DEVIATION / initial.std()
     gradients = rng.normal(size=(5, *shape))
-    ours = moved_by(Dion(schedule(0.1), **options), initial, gradients)
+    ours = moved_by(kind(schedule(0.1)), initial, gradients)
     plain = moved_by(keras.optimizers.Adam(schedule(0.1 * times), beta_2=0.99), initial, gradients)
     np.testing.assert_allclose(ours, plain, rtol=1e-3, atol=1e-5)
 

@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -103,20 +104,13 @@ def test_a_stages_script_is_named_as_stages_say():
         assert stages.script(stage_of(name).name) == f"{name}.py"
 
 
-@pytest.mark.parametrize(
-    ("model", "variant"),
-    # All eight scripts and both presets; the other way round adds two minutes and no other code.
-    [("lstm_84x84x1", "compress"), ("lstm_210x160x3", "paper")],
-)
-def test_all_scripts_in_sequence_with_the_users_presets(data, tmp_path, model, variant):
-    flags = [*data, f"--train_dir={tmp_path}", f"--model={model}", "--atari_game=ms_pacman.bin"]
+@pytest.mark.parametrize("variant", ["paper", "compress"])
+def test_all_scripts_in_sequence(flags, tmp_path, variant):
     previous = None
     for script in [name for name in SCRIPTS if name.startswith(variant)]:
-        few = ["--max_steps=1", "--convolution_steps=1", "--batch_size=1"]
-        command = [sys.executable, f"{script}.py", *flags, *few]
-        subprocess.run(command, cwd=ROOT, check=True)
+        run(script, *flags, "--atari_game=ms_pacman.bin", "--convolution_steps=2")
         stage = stage_of(script)
-        path = directory(tmp_path, stage.name, model)
+        path = directory(tmp_path, stage.name)
         assert {file.name for file in path.iterdir()} == {
             "best.weights.h5",
             "config.json",
@@ -127,9 +121,22 @@ def test_all_scripts_in_sequence_with_the_users_presets(data, tmp_path, model, v
         assert config["finished"]
         assert config["restored_from"] == (previous and str(previous))
         assert set(config["results"]["horizons"]) >= {"1", "3", "5", "10"}
-        if previous:
-            (previous / "best.weights.h5").unlink()  # a quarter of a gigabyte each
         previous = path
+
+
+@pytest.mark.parametrize(
+    ("model", "variant"),
+    # Both presets and both beginnings; the other way round adds two minutes and no other code.
+    [("lstm_84x84x1", "compress"), ("lstm_210x160x3", "paper")],
+)
+def test_the_users_presets_train_from_the_command_line(data, tmp_path, model, variant):
+    flags = [*data, f"--train_dir={tmp_path}", f"--model={model}", "--atari_game=ms_pacman.bin"]
+    for stage in ("seq_1_train", "seq_3_train"):
+        few = ["--max_steps=1", "--convolution_steps=1", "--batch_size=1"]
+        command = [sys.executable, f"{variant}_{stage}.py", *flags, *few]
+        subprocess.run(command, cwd=ROOT, check=True)
+    results = read_config(directory(tmp_path, f"{variant}_seq_3", model))["results"]
+    assert all(np.isfinite(error["mse"]) for error in results["horizons"].values())
 
 
 def test_each_stage_starts_from_the_best_weights_of_the_one_before(flags, tmp_path):
@@ -147,6 +154,8 @@ def test_each_stage_starts_from_the_best_weights_of_the_one_before(flags, tmp_pa
 def test_the_paper_variant_begins_with_its_convolutions(flags, tmp_path, capsys):
     run("paper_seq_1_train", *flags, "--convolution_steps=3", "--learning_rate=1e-30")
     assert "convolutions first: 100%" in capsys.readouterr().err
+    events = EventAccumulator(str(directory(tmp_path, "paper_seq_1") / "logs")).Reload()
+    assert [event.step for event in events.Tensors("convolutions_loss")] == [3]
     trained = weights(directory(tmp_path, "paper_seq_1"))
     # Between them the features and, negated, the features once more are handed on.
     (kernel,) = [value for name, value in trained.items() if value.shape == (288, 32)]
@@ -313,13 +322,17 @@ def stop_after_first_epoch(process, tmp_path, with_signal):
             pass
 
 
-@pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "with_signal, convolution_steps",
+    # Of the convolutions' steps an epoch, and with it the first saving, is in their first phase.
+    [(signal.SIGKILL, 0), (signal.SIGINT, 0), (signal.SIGKILL, 1100)],
+)
 def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
-    flags, tmp_path, tmp_path_factory, with_signal, capfd
+    flags, tmp_path, tmp_path_factory, with_signal, convolution_steps, capfd
 ):
     # All by new processes, as on the command line: oneDNN may round a last bit otherwise in one
     # that has computed other things before.
-    flags[-1] = "--max_steps=40"
+    flags[-2:] = ["--max_steps=40", f"--convolution_steps={convolution_steps}"]
     code, errors = stop_after_first_epoch(start(flags, "--overwrite"), tmp_path, with_signal)
     if with_signal == signal.SIGINT:
         assert code == 130
@@ -327,9 +340,11 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
     else:
         assert code == -signal.SIGKILL
     state = json.loads((directory(tmp_path) / "resume" / "state.json").read_text())
-    assert 0 < state["step"] < 40
+    assert state["step" if convolution_steps == 0 else "convolution_steps"] > 0
+    assert state["step"] < 40
     finish(start(flags))
-    assert "going on after step" in capfd.readouterr().out
+    goes_on = "of the convolutions\n" if convolution_steps else "\n"
+    assert re.search(f"going on after step [1-9][0-9]*( )?{goes_on}", capfd.readouterr().out)
     other = tmp_path_factory.mktemp("uninterrupted")
     flags[2] = f"--train_dir={other}"
     finish(start(flags))
@@ -356,11 +371,15 @@ def test_a_run_goes_on_with_the_flags_it_began_with_alone(flags, tmp_path, capsy
     assert "--overwrite" in error
 
 
-def test_damaged_files_of_an_interrupted_run_are_refused(flags, tmp_path, capsys):
-    stop_after_first_epoch(start([*flags[:-1], "--max_steps=400"]), tmp_path, signal.SIGKILL)
+@pytest.mark.parametrize("convolution_steps", [0, 4000])
+def test_damaged_files_of_an_interrupted_run_are_refused(
+    flags, tmp_path, convolution_steps, capsys
+):
+    flags[-2:] = ["--max_steps=400", f"--convolution_steps={convolution_steps}"]
+    stop_after_first_epoch(start(flags), tmp_path, signal.SIGKILL)
     for path in sorted((directory(tmp_path) / "resume").iterdir(), reverse=True):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        error = fails(capsys, "compress_seq_1_train", *flags[:-1], "--max_steps=400")
+        error = fails(capsys, "compress_seq_1_train", *flags)
         assert str(path.parent) in error
         assert "--overwrite" in error
 

@@ -12,6 +12,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import keras
+
 from model.networks import Network
 from model.predictor import FramePredictor
 from systems.errors import InputError, one_line
@@ -143,6 +145,26 @@ def load_weights(network: Network, directory: str | Path) -> None:
             f"{network.core.num_actions} actions in {path}, but loading failed: "
             f"{one_line(error)} Train the stage again with --overwrite."
         ) from error
+
+
+def go_on_from(model: keras.Model, path: Path) -> None:
+    """Restores what an interrupted run saved of a model, its optimizer's state too if it has one.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        model.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise interrupted_run_damaged(path.parent, error) from error
+
+
+def interrupted_run_damaged(resume: Path, error: Exception) -> InputError:
+    """What is to be raised where an interrupted run's files cannot be read."""
+    return InputError(
+        f"expected what an interrupted run left in {resume}, but reading it failed: "
+        f"{one_line(error)} Start over with --overwrite."
+    )
 
 
 def load_predictor(directory: str | Path, precision: str = "float32") -> FramePredictor:

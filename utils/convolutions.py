@@ -1,15 +1,18 @@
 """The first minutes of a stage that starts from scratch: see `model.convolutions`."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from model.convolutions import Convolutions, LinearDynamics, NextFrame, hand_on, hand_on_dynamics
 from model.networks import Network
+from utils.checkpoints import go_on_from
 from utils.dataset import Dataset, Windows, held_out
 from utils.distribution import Devices
 from utils.optimizer import Dion, rise_and_fall
 from utils.progress import Progress
 
-EPOCH = 100  # steps over which the loss that is shown is averaged
+EPOCH = 100  # steps between savings, over which the loss is averaged
 SAMPLES = 4000  # stacks of frames whose features' principal components are handed on
 SAMPLES_FOLLOWED = 1500  # of those whose features are followed over FOLLOWED steps as well
 FOLLOWED = 5
@@ -25,7 +28,7 @@ class Phase(NamedTuple):
     predictions: int  # of those that are drawn
 
 
-ONE_STEP = (Phase(1.0, 2e-3, 4, 1, 1),)
+ONE_STEP = (Phase(1.0, 1.5e-3, 2, 1, 1),)
 # Ever further: what is followed for a few steps only comes apart soon after.
 EVER_FURTHER = (
     Phase(0.10, 2e-3, 3, 2, 2),
@@ -42,7 +45,11 @@ def convolutions_first(
     steps: int,
     batch_size: int,
     seed: int,
+    control_weight: float,
     devices: Devices,
+    after_epoch: Callable[[int, Convolutions, float], None],
+    done: int = 0,
+    saved: Path | None = None,
 ) -> None:
     """Trains the convolutions alone and has the layers between them hand on what they see.
 
@@ -53,21 +60,61 @@ def convolutions_first(
         steps: batches to train on.
         batch_size: the stage's.
         seed: of the order of the windows.
+        control_weight: how much more the error of a pixel counts that the player decides.
         devices: what it is computed on.
+        after_epoch: called with the steps done so far, what is trained, and its mean loss.
+        done, saved: to go on: a number that `after_epoch` was called with, and the weights that
+            what is trained had then, optimizer's included.
     """
     kind, phases = {
         "paper": (NextFrame, ONE_STEP),
         "compression": (LinearDynamics, EVER_FURTHER),
     }[variant]
     with devices.scope():
-        model = kind(network)
-    done = 0
-    for i, phase in enumerate(phases):
-        until = steps if i == len(phases) - 1 else done + round(phase.share * steps)
-        if until > done:
-            _train(model, network, phase, dataset, (done, until, steps), batch_size, seed, devices)
-        done = until
+        model = kind(network, control_weight)
+    if saved:
+        go_on_from(model, saved)
     shape, stack = network.preset.frame_shape, network.preset.stack
+    progress = Progress("convolutions first", steps, first_step=done, shown=devices.first)
+    end = 0
+    with progress, devices.scope():
+        for phase in phases:
+            begin, end = end, steps if phase is phases[-1] else end + round(phase.share * steps)
+            if done >= end:
+                continue
+            horizon = _at_most(phase.horizon, dataset, stack)
+            predictions = min(phase.predictions, horizon)
+            options = {}
+            if horizon > predictions:
+                options = {"predictions": predictions, "horizon": horizon}
+            if control_weight:
+                options["controlled_steps"] = predictions
+            # Of whole windows on each of the devices.
+            per_device = max(1, round(phase.windows * batch_size / devices.num_devices))
+            num_windows = per_device * devices.num_devices
+            progress.frames_per_step = num_windows * (stack + predictions)
+            rate = rise_and_fall(phase.learning_rate, end - begin)
+            optimizer = Dion(rate, products=model.compute_dtype)
+            optimizer.build(model.trainable_variables)
+            model.compile(optimizer)
+            if done > begin:
+                go_on_from(model, saved)  # now with the optimizer's
+            while done < end:
+                windows = Windows(
+                    dataset,
+                    shape,
+                    stack + horizon,
+                    num_windows,
+                    seed,
+                    first_batch=done,
+                    num_batches=min(EPOCH, end - done),
+                    process=devices.process,
+                    num_processes=devices.num_processes,
+                    **options,
+                )
+                fitted = model.fit(windows, shuffle=False, verbose=0, callbacks=[progress])
+                done += windows.num_batches
+                after_epoch(done, model, fitted.history["loss"][0])
     if variant == "paper":
         frames = held_out(dataset, shape, stack, SAMPLES, seed)["frames"]
         hand_on(network, frames, model.action_planes.get_weights()[0])
@@ -77,54 +124,6 @@ def convolutions_first(
         frames, actions = windows["frames"][:, :stack], windows["actions"][:, stack - 1 :]
         hand_on_dynamics(network, model, frames, actions)
     network.set_weights(devices.same(network.get_weights()))
-
-
-def _train(
-    model: Convolutions,
-    network: Network,
-    phase: Phase,
-    dataset: Dataset,
-    steps: tuple[int, int, int],
-    batch_size: int,
-    seed: int,
-    devices: Devices,
-) -> None:
-    """Trains for one phase; `steps` are where it begins and ends, and where the last one does."""
-    begin, end, last = steps
-    shape, stack = network.preset.frame_shape, network.preset.stack
-    horizon = _at_most(phase.horizon, dataset, stack)
-    predictions = min(phase.predictions, horizon)
-    options = {"predictions": predictions, "horizon": horizon} if horizon > predictions else {}
-    # Of whole windows on each of the devices.
-    windows_per_device = max(1, round(phase.windows * batch_size / devices.num_devices))
-    windows_per_step = windows_per_device * devices.num_devices
-    progress = Progress(
-        "convolutions first",
-        last,
-        windows_per_step * (stack + predictions),
-        first_step=begin,
-        shown=devices.first,
-    )
-    with progress, devices.scope():
-        optimizer = Dion(
-            rise_and_fall(phase.learning_rate, end - begin), products=model.compute_dtype
-        )
-        optimizer.build(model.trainable_variables)
-        model.compile(optimizer)
-        for first in range(begin, end, EPOCH):
-            windows = Windows(
-                dataset,
-                shape,
-                stack + horizon,
-                windows_per_step,
-                seed,
-                first_batch=first,
-                num_batches=min(EPOCH, end - first),
-                process=devices.process,
-                num_processes=devices.num_processes,
-                **options,
-            )
-            model.fit(windows, shuffle=False, verbose=0, callbacks=[progress])
 
 
 def _at_most(horizon: int, dataset: Dataset, stack: int) -> int:

@@ -1,4 +1,4 @@
-"""Dion: orthonormal updates of low rank for the large kernels, Adam for the rest."""
+"""Adam at rates in proportion to kernels, and Dion: orthonormal updates of the large ones."""
 
 import math
 
@@ -28,18 +28,8 @@ def rise_and_fall(learning_rate: float, steps: int) -> keras.optimizers.schedule
     )
 
 
-class Dion(keras.optimizers.Adam):
-    """Moves each large kernel alike in its momentum's leading directions, whatever their size.
-
-    A gradient is dominated by what makes up most of the error, here the lanes of cars; the one
-    small thing that the player moves is in it, but orders of magnitude weaker, and Adam, which
-    weighs elements and not directions, comes to it last. Muon (Jordan et al. 2024) orthonormalises
-    the update; Dion (Ahn et al. 2025, arXiv 2504.05295, algorithm 1) does that for the leading
-    `RANK` directions alone, found by one step of a power iteration that goes on from update to
-    update, at the cost of a few thin matrix products.
-
-    A kernel counts as the matrix (all axes but the last, last axis); those with a side shorter than
-    `RANK`, and biases, are left to Adam, whose update is one XLA kernel a variable on TensorFlow.
+class ScaledAdam(keras.optimizers.Adam):
+    """Adam with a rate for each kernel in proportion to its size; what the stages train by.
 
     A kernel's rate is `learning_rate` times its initial deviation over `TYPICAL_DEVIATION`, as
     equalised learning rates have it (Karras et al. 2018, arXiv 1710.10196, section 4.1): steps of
@@ -50,58 +40,38 @@ class Dion(keras.optimizers.Adam):
 
     Args:
         learning_rate: a number or a schedule.
-        products: dtype of the matrix products; all else is float32.
         faster: layers whose rate is a multiple of the others', by the first name in their
             variables' paths.
-        orthonormal: whether large kernels are moved as above; without, all is left to Adam, in
-            proportion to a kernel's size as before. What is nearly right already is better off
-            with it: where there is little left to learn the leading directions are noise, and an
-            orthonormal update makes as much of that as of anything.
     """
 
-    def __init__(
-        self,
-        learning_rate,
-        beta_2: float = 0.99,
-        products: str = "float32",
-        faster: dict[str, float] | None = None,
-        orthonormal: bool = True,
-    ):
-        super().__init__(learning_rate, beta_2=beta_2, name="dion")
-        self.products = products
+    def __init__(self, learning_rate, faster: dict[str, float] | None = None):
+        super().__init__(learning_rate, beta_2=0.99)
         self.faster = faster or {}
-        self.orthonormal = orthonormal
 
     def build(self, variables):
-        """Takes the initial deviations; makes the moments and, for large kernels, the bases."""
+        """Takes the initial deviations; makes the moments."""
         if self.built:
             return
         keras.optimizers.Optimizer.build(self, variables)
-        self._rates, self._momentums, self._velocities = [], [], []
+        rates, self._momentums, self._velocities = [], [], []
         for i, variable in enumerate(variables):
-            kernel = len(variable.shape) > 1
-            deviation = float(np.std(ops.convert_to_numpy(variable)))
             rate = self.faster.get(variable.path.partition("/")[0], 1.0)
-            self._rates.append(rate * deviation / TYPICAL_DEVIATION if kernel else rate)
+            if len(variable.shape) > 1:
+                rate *= float(np.std(ops.convert_to_numpy(variable))) / TYPICAL_DEVIATION
+            rates.append(rate)
             self._momentums.append(self.add_variable_from_reference(variable, "momentum"))
-            if self._is_large(variable):
-                # Any basis will do to begin the power iteration with.
-                basis = self.add_variable(
-                    (variable.shape[-1], RANK),
-                    keras.initializers.RandomNormal(stddev=1.0, seed=i),
-                    name=f"basis_{i}",
-                )
-                self._velocities.append(basis)
-            else:
-                self._velocities.append(self.add_variable_from_reference(variable, "velocity"))
+            self._velocities.append(self._second_moment(variable, i))
+        # Saved with the rest: a run that goes on no longer has the initial weights.
+        self._rates = self.add_variable((len(rates),), name="rates")
+        self._rates.assign(rates)
+
+    def _second_moment(self, variable, index):
+        return self.add_variable_from_reference(variable, "velocity")
 
     def update_step(self, gradient, variable, learning_rate):
-        """One variable's update."""
+        """One variable's update, one XLA kernel where TensorFlow is the backend."""
         index = self._get_variable_index(variable)
         rate = ops.cast(learning_rate, "float32") * self._rates[index]
-        if self._is_large(variable):
-            self._move(gradient, variable, rate, self._momentums[index], self._velocities[index])
-            return
         small = math.prod(variable.shape) < WORTH_COMPILING
         if small or keras.backend.backend() != "tensorflow":
             super().update_step(gradient, variable, rate)
@@ -109,21 +79,57 @@ class Dion(keras.optimizers.Adam):
         import tensorflow as tf
 
         @tf.function(jit_compile=True)
-        def update(gradient):
-            super(Dion, self).update_step(gradient, variable, rate)
+        def update(gradient, rate):
+            super(ScaledAdam, self).update_step(gradient, variable, rate)
 
-        update(gradient)
+        update(gradient, rate)
 
-    def _is_large(self, variable):
-        if not self.orthonormal or len(variable.shape) < 2:
-            return False
-        return min(math.prod(variable.shape[:-1]), variable.shape[-1]) >= RANK
 
-    def _move(self, gradient, variable, rate, momentum, basis):
-        """The update of a large kernel: of its momentum M, P Q' with orthonormal P and unit Q."""
+class Dion(ScaledAdam):
+    """Moves each large kernel alike in its momentum's leading directions, whatever their size.
+
+    A gradient is dominated by what makes up most of the error, here the lanes of cars; the one
+    small thing that the player moves is in it, but orders of magnitude weaker, and Adam, which
+    weighs elements and not directions, comes to it last. Muon (Jordan et al. 2024) orthonormalises
+    the update; Dion (Ahn et al. 2025, arXiv 2504.05295, algorithm 1) does that for the leading
+    `RANK` directions alone, found by one step of a power iteration that goes on from update to
+    update, at the cost of a few thin matrix products.
+
+    It is for learning from scratch. Where little is left to learn the leading directions are noise,
+    and an orthonormal update makes as much of that as of anything.
+
+    A kernel counts as the matrix (all axes but the last, last axis); those with a side shorter than
+    `RANK`, and biases, are left to `ScaledAdam`, whose rates hold for all.
+
+    Args:
+        learning_rate, faster: as `ScaledAdam` has them.
+        products: dtype of the matrix products; all else is float32.
+    """
+
+    def __init__(
+        self, learning_rate, faster: dict[str, float] | None = None, products: str = "float32"
+    ):
+        super().__init__(learning_rate, faster)
+        self.products = products
+
+    def _second_moment(self, variable, index):
+        if not _is_large(variable):
+            return super()._second_moment(variable, index)
+        # Any basis will do to begin the power iteration with.
+        normal = keras.initializers.RandomNormal(stddev=1.0, seed=index)
+        return self.add_variable((variable.shape[-1], RANK), normal, name=f"basis_{index}")
+
+    def update_step(self, gradient, variable, learning_rate):
+        """One variable's update: of a large kernel's momentum M, P Q', P orthonormal, Q unit."""
+        if not _is_large(variable):
+            super().update_step(gradient, variable, learning_rate)
+            return
+        index = self._get_variable_index(variable)
+        momentum, basis = self._momentums[index], self._velocities[index]
+        rate = ops.cast(learning_rate, "float32") * self._rates[index]
         columns = variable.shape[-1]
         rows = math.prod(variable.shape) // columns
-        # In place wherever it goes: what counts here is how often 64 M numbers pass through memory.
+        # In place wherever it goes: what counts here is how often all numbers pass through memory.
         self.assign_add(momentum, gradient)
         m = ops.cast(ops.reshape(momentum, (rows, columns)), self.products)
         p = _orthonormal(ops.cast(m @ ops.cast(basis, self.products), "float32"))
@@ -142,6 +148,12 @@ class Dion(keras.optimizers.Adam):
         subtract(momentum, (1 - MOMENTUM) * r)
         # The root mean square of P Q' is sqrt(RANK / (rows * columns)).
         subtract(variable, rate * UPDATE_SIZE * math.sqrt(rows * columns / RANK) * q)
+
+
+def _is_large(variable):
+    if len(variable.shape) < 2:
+        return False
+    return min(math.prod(variable.shape[:-1]), variable.shape[-1]) >= RANK
 
 
 def _orthonormal(p):

@@ -13,12 +13,12 @@ class Progress(keras.callbacks.Callback):
     Args:
         label: what stands before the bar.
         max_steps: at its end.
-        frames_per_step: of all windows of a batch.
+        frames_per_step: of all windows of a batch; may be set anew.
         first_step: where the bar begins.
         shown: whether there is one.
     """
 
-    def __init__(self, label, max_steps, frames_per_step, *, first_step=0, shown=True):
+    def __init__(self, label, max_steps, frames_per_step=0, *, first_step=0, shown=True):
         super().__init__()
         self.step, self.frames_per_step = first_step, frames_per_step
         self.bar = tqdm(

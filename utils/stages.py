@@ -27,7 +27,6 @@ from systems.errors import (
     InputError,
     exit_on_input_error,
     number_from_zero,
-    one_line,
     positive_number,
     whole_number,
 )
@@ -37,7 +36,7 @@ from utils import checkpoints, distribution, evaluation, video
 from utils.convolutions import convolutions_first
 from utils.dataset import Dataset, Windows, find_dataset, held_out
 from utils.distribution import Devices
-from utils.optimizer import Dion, rise_and_fall
+from utils.optimizer import ScaledAdam, rise_and_fall
 from utils.precision import fast_bfloat16
 from utils.progress import Progress, require_finite
 from utils.tensorboard import Logs
@@ -63,7 +62,6 @@ class Stage:
     learning_rate: float
     max_steps: int
     convolution_steps: int = 0  # of the convolutions alone, before the first step
-    orthonormal: bool = True  # large kernels' updates, see `utils.optimizer.Dion`
     encoder_rate: float = 1.0  # learning rate of the encoder over the others'
     heads_rate: float = 1.0  # learning rate of the reward's and termination's heads
     horizon: int | None = None  # steps fed back, `predict` of them drawn and decoded; None: all are
@@ -314,7 +312,6 @@ class _Run:
                 "learning_rate": args.learning_rate,
                 "encoder_rate": args.encoder_rate,
                 "heads_rate": stage.heads_rate,
-                "orthonormal": stage.orthonormal,
                 "convolution_steps": args.convolution_steps,
                 "control_weight": args.control_weight,
                 "max_steps": args.max_steps,
@@ -331,39 +328,36 @@ class _Run:
         keras.utils.set_random_seed(args.seed)
         with devices.scope():
             self.model = self._predictor()
-            products = self.model.compute_dtype
             rate = rise_and_fall(args.learning_rate, args.max_steps)
             faster = {"frame_encoder": args.encoder_rate}
             faster |= dict.fromkeys(("reward_head", "termination_head"), stage.heads_rate)
-            self.model.compile(
-                Dion(rate, products=products, faster=faster, orthonormal=stage.orthonormal)
-            )
+            self.model.compile(ScaledAdam(rate, faster))
             self.model.optimizer.build(self.model.trainable_variables)
         # Evaluated on one device: the model itself or, where it lies on many, a copy.
         self.roll_out = RollOut(self._predictor() if devices.data_parallel else self.model)
         # What a resumed run goes on from.
-        self.state = {"step": 0, "epoch": 0, "best": None, "waited": 0, "history": []}
+        self.state = {
+            "convolution_steps": 0,
+            "step": 0,
+            "epoch": 0,
+            "best": None,
+            "waited": 0,
+            "history": [],
+            "weights": None,
+        }
         if (directory / "resume" / "state.json").exists():
             self._resume()
-        elif previous:
-            checkpoints.load_weights(self.model.network, previous)
-        else:
-            statistics = data["training"].frame_statistics(self.shape)
-            palettes = [d.palette() for d in data.values() if d.palette() is not None]
-            palette = palettes[0] if palettes and self.shape[-1] == 3 else None
-            self.model.network.adapt(*statistics, palette)
-            if args.convolution_steps:
-                convolutions_first(
-                    self.model.network,
-                    stage.variant,
-                    data["training"],
-                    args.convolution_steps,
-                    self.batch_size,
-                    args.seed,
-                    devices,
-                )
+        if not self.state["step"]:
+            if previous:
+                checkpoints.load_weights(self.model.network, previous)
+            else:
+                statistics = data["training"].frame_statistics(self.shape)
+                palettes = [d.palette() for d in data.values() if d.palette() is not None]
+                palette = palettes[0] if palettes and self.shape[-1] == 3 else None
+                self.model.network.adapt(*statistics, palette)
+        weights = self.state["weights"] or "nothing"
         devices.agree(
-            f"step {self.state['step']} and {self.config['training']['precision']} to go on with",
+            f"{weights} and {self.config['training']['precision']} to go on with",
             "Give all of them the same --train_dir, on a disk that they share, and --precision.",
         )
 
@@ -400,6 +394,8 @@ class _Run:
             checkpoints.write_json(self.directory / checkpoints.CONFIG, self.config)
             logs = Logs(self.directory / "logs")
             logs.hyper_parameters({**self.config["training"], "variant": self.stage.variant})
+        if args.convolution_steps and not self.config["restored_from"] and not state["step"]:
+            self._convolutions_first(logs)
         while not self._finished():
             steps = min(args.steps_per_epoch, args.max_steps - state["step"])
             windows = Windows(
@@ -451,9 +447,34 @@ class _Run:
             logs.flush()
             self._write_history()
             if not self._finished():
-                self._save()
+                self._save(self.model, f"step_{state['step']}")
         if logs:
             logs.close()
+
+    def _convolutions_first(self, logs):
+        """Trains the convolutions alone, saved as often as an epoch's weights later on."""
+
+        def after_epoch(done, model, loss):
+            self.state["convolution_steps"] = done
+            if self.devices.first:
+                logs.scalars(done, {"convolutions_loss": loss})
+                logs.flush()
+                self._save(model, f"convolutions_{done}")
+
+        saved = self.state["weights"]
+        convolutions_first(
+            self.model.network,
+            self.stage.variant,
+            self.data["training"],
+            self.args.convolution_steps,
+            self.batch_size,
+            self.args.seed,
+            self.args.control_weight,
+            self.devices,
+            after_epoch,
+            self.state["convolution_steps"],
+            saved and self.directory / "resume" / saved,
+        )
 
     def report(self):
         """Measures the best weights on the test set and marks the stage as finished."""
@@ -531,12 +552,13 @@ class _Run:
             self.directory / "history.csv", lambda partial: partial.write_text(table.getvalue())
         )
 
-    def _save(self):
+    def _save(self, model, name):
         """Writes all that a resumed run needs; the JSON last: it names the whole weights."""
         resume = self.directory / "resume"
         resume.mkdir(exist_ok=True)
-        path = resume / f"step_{self.state['step']}.weights.h5"
-        checkpoints.write_whole(path, lambda partial: self.model.save_weights(partial))
+        path = resume / f"{name}.weights.h5"
+        checkpoints.write_whole(path, lambda partial: model.save_weights(partial))
+        self.state["weights"] = path.name
         state = {**self.state, "training": self.config["training"], "data": self._fingerprints()}
         checkpoints.write_json(resume / "state.json", state)
         for old in resume.glob("*.weights.h5"):
@@ -570,13 +592,12 @@ class _Run:
                         f"received {self.data[role].directory}. Go on with that, or start over "
                         "with --overwrite."
                     )
-            self.model.load_weights(resume / f"step_{state['step']}.weights.h5")
+            if state["step"]:
+                checkpoints.go_on_from(self.model, resume / state["weights"])
         except InputError:
             raise
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"expected what an interrupted run left in {resume}, but reading it failed: "
-                f"{one_line(error)} Start over with --overwrite."
-            ) from error
+            raise checkpoints.interrupted_run_damaged(resume, error) from error
         self.state = state
-        print(f"going on after step {state['step']}")
+        convolutions = "" if state["step"] else " of the convolutions"
+        print(f"going on after step {state['step'] or state['convolution_steps']}{convolutions}")

@@ -1,0 +1,24 @@
+"""What a predicted frame's errors cost."""
+
+from keras import ops
+
+
+def frame_loss(error, controlled=None, control_weight: float = 0.0):
+    """Oh et al.'s pixel error, ``1/(2K) sum_k ||x_hat - x||^2`` (2015, section 3.4), two ways.
+
+    Args:
+        error: normalised, float32 (batch, time, height, width, channels).
+        controlled: uint8 (batch, time, height, width), how far the player decides each pixel, 255:
+            wholly. Its errors count `1 + control_weight` times there: such pixels are few, and what
+            fills the screen is learned long before them.
+        control_weight: see above.
+
+    Returns:
+        The plain error and the one to be minimised, scalars.
+    """
+    errors = 0.5 * ops.sum(ops.square(error), axis=-1)
+    plain = ops.mean(ops.sum(errors, axis=(2, 3)))
+    if controlled is None:
+        return plain, plain
+    weights = ops.cast(controlled, "float32") * (control_weight / 255)
+    return plain, plain + ops.mean(ops.sum(weights * errors, axis=(2, 3)))
