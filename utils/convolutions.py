@@ -77,7 +77,7 @@ def convolutions_first(
     shape, stack = network.preset.frame_shape, network.preset.stack
     progress = Progress("convolutions first", steps, first_step=done, shown=devices.first)
     end = 0
-    with progress, devices.scope():
+    with progress:
         for phase in phases:
             begin, end = end, steps if phase is phases[-1] else end + round(phase.share * steps)
             if done >= end:
@@ -93,10 +93,11 @@ def convolutions_first(
             per_device = max(1, round(phase.windows * batch_size / devices.num_devices))
             num_windows = per_device * devices.num_devices
             progress.frames_per_step = num_windows * (stack + predictions)
-            rate = rise_and_fall(phase.learning_rate, end - begin)
-            optimizer = Dion(rate, products=model.compute_dtype)
-            optimizer.build(model.trainable_variables)
-            model.compile(optimizer)
+            with devices.scope():
+                rate = rise_and_fall(phase.learning_rate, end - begin)
+                optimizer = Dion(rate, products=model.compute_dtype)
+                optimizer.build(model.trainable_variables)
+                model.compile(optimizer)
             if done > begin:
                 go_on_from(model, saved)  # now with the optimizer's
             while done < end:
@@ -112,7 +113,9 @@ def convolutions_first(
                     num_processes=devices.num_processes,
                     **options,
                 )
-                fitted = model.fit(windows, shuffle=False, verbose=0, callbacks=[progress])
+                # Not around what the first process does alone: in there Keras waits for all.
+                with devices.scope():
+                    fitted = model.fit(windows, shuffle=False, verbose=0, callbacks=[progress])
                 done += windows.num_batches
                 after_epoch(done, model, fitted.history["loss"][0])
     if variant == "paper":
