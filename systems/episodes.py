@@ -181,7 +181,8 @@ def play_episode(
     first_frame = game.reset()
     policy.reset()
     part = Episode(
-        [zlib_ng.compress(first_frame, ZLIB_LEVEL)], colours=_unmet(game.palette, met, 0)
+        [zlib_ng.compress(first_frame, ZLIB_LEVEL)],
+        colours=_unmet(game.palette, met, first_frame, 0),
     )
     for step in range(1, max_steps + 1):
         action = policy.action()
@@ -189,7 +190,7 @@ def play_episode(
         part.frames.append(zlib_ng.compress(frame, ZLIB_LEVEL))
         part.actions.append(action)
         part.rewards.append(reward)
-        part.colours += _unmet(game.palette, met, step)
+        part.colours += _unmet(game.palette, met, frame, step)
         part.ended = part.terminated or game.truncated or step == max_steps
         if part.ended or len(part) == _STEPS_PER_PART:
             yield part
@@ -198,8 +199,13 @@ def play_episode(
             part = Episode()
 
 
-def _unmet(palette: Palette, met: np.ndarray, frame: int) -> list[Colour]:
-    indices = np.flatnonzero(palette.known & ~met)
+def _unmet(palette: Palette, met: np.ndarray, screen: np.ndarray, frame: int) -> list[Colour]:
+    if not (palette.known & ~met).any():
+        return []
+    # The emulator may have drawn more colours than the brighter of two frames shows.
+    shown = np.zeros(256, bool)
+    shown[screen] = True
+    indices = np.flatnonzero(shown & ~met)
     met[indices] = True
     return [
         Colour(frame, int(i), tuple(palette.rgb[i].tolist()), int(palette.grey[i])) for i in indices

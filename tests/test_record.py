@@ -169,6 +169,16 @@ def test_palettes_give_the_colours_of_exactly_the_recorded_frames(data_path, met
     assert np.array_equal(grey[frame], game.screen_grey())
 
 
+def test_a_colour_that_no_recorded_frame_shows_has_no_place_in_the_palettes(tmp_path):
+    # Kaboom draws in colours that are the darker ones of a step's two frames throughout.
+    directory = record("kaboom", "random", 150, 1, tmp_path, progress=False)
+    frames = np.concatenate([episode["observations"] for episode in episodes_of(directory)])
+    shown = set(np.unique(frames).tolist())
+    metadata = json.loads((directory / "metadata.json").read_text())
+    assert {i for i, rgb in enumerate(metadata["palette"]) if rgb is not None} == shown
+    assert {i for i, grey in enumerate(metadata["grey_palette"]) if grey is not None} == shown
+
+
 def test_minari_reads_the_very_frames(data_path, metadata, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_path))
     data_set = minari.load_dataset(f"{GAME}/{POLICY}-{NUM_FRAMES}-seed{SEED}-v1")
