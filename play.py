@@ -11,7 +11,7 @@ from pathlib import Path
 from systems.errors import InputError, exit_on_input_error, positive_number, whole_number
 from systems.twin_game import Imaginer
 from utils.checkpoints import check_alike
-from utils.server import serve
+from utils.server import listen, serve
 
 
 def main() -> None:
@@ -33,15 +33,17 @@ def main() -> None:
     add("--recordings", type=Path, default=Path("recordings"), help="where S saves (recordings)")
     args = parser.parse_args()
     with exit_on_input_error():
-        imaginers = [Imaginer(directory) for directory in args.checkpoint]
-        check_alike([imaginer.config for imaginer in imaginers])
         try:
-            serve(imaginers, args.port, args.fps, args.recordings, _announce)
+            listener = listen(args.port)
         except (OSError, OverflowError) as error:
             raise InputError(
                 f"expected a free port, but listening on {args.port} failed: {error}. "
                 "Give another by --port."
             ) from error
+        imaginers = [Imaginer(directory) for directory in args.checkpoint]
+        check_alike([imaginer.config for imaginer in imaginers])
+        try:
+            serve(imaginers, listener, args.fps, args.recordings, _announce)
         except KeyboardInterrupt:
             print("\nstopped")
 

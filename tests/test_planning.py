@@ -196,10 +196,10 @@ def test_three_simulators_compared(checkpoint, tmp_path, capsys):
         assert found[name]["steps"] == [120, 120]
         assert found[name]["decisions_per_second"] > 0
     again = tmp_path / "again.json"
-    plan.compare(arguments(checkpoint, simulator=simulators, output=again))
+    plan.compare(arguments(checkpoint, simulator=simulators, output=again, episodes=1))
     for name in simulators:
         same = json.loads(again.read_text())["simulators"][name]
-        assert same["returns"] == found[name]["returns"]
+        assert same["returns"] == found[name]["returns"][:1]
 
 
 def test_share_kept_by_hand():

@@ -149,7 +149,7 @@ def serving(imaginers, recordings, fps=30.0):
             ready.set()
 
         found["loop"], found["task"] = asyncio.get_running_loop(), asyncio.current_task()
-        await server._serve(imaginers, 0, fps, recordings, started)
+        await server._serve(imaginers, server.listen(0), fps, recordings, started)
 
     def target():
         with contextlib.suppress(asyncio.CancelledError):

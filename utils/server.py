@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -40,23 +41,31 @@ RECORDED_SECONDS = 30
 HEARTBEAT = 10.0  # seconds; a client that does not answer it in half that time is dropped
 
 
-def serve(imaginers: list[Imaginer], port: int, fps: float, recordings: Path, started) -> None:
+def listen(port: int) -> socket.socket:
+    """Takes a port of 127.0.0.1; 0 takes a free one.
+
+    Raises:
+        OSError, OverflowError: there is no such port to be had.
+    """
+    return socket.create_server((HOST, port))
+
+
+def serve(
+    imaginers: list[Imaginer], listener: socket.socket, fps: float, recordings: Path, started
+) -> None:
     """Serves until Ctrl-C.
 
     Args:
         imaginers: the checkpoints to play in, see `TwinGame`.
-        port: of 127.0.0.1; 0 takes a free one.
+        listener: what `listen` returned; closed at the end.
         fps: steps a second.
         recordings: directory of the saved videos.
-        started: called with the address once the server listens.
-
-    Raises:
-        OSError: the port is taken.
+        started: called with the address once pages are served.
     """
-    asyncio.run(_serve(imaginers, port, fps, recordings, started))
+    asyncio.run(_serve(imaginers, listener, fps, recordings, started))
 
 
-async def _serve(imaginers, port, fps, recordings, started):
+async def _serve(imaginers, listener, fps, recordings, started):
     server = _Server(imaginers, fps, recordings)
     app = web.Application(middlewares=[server.refuse_strangers])
     app.router.add_get("/", server.page)
@@ -66,7 +75,7 @@ async def _serve(imaginers, port, fps, recordings, started):
     runner = web.AppRunner(app, shutdown_timeout=2.0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, HOST, port)
+        site = web.SockSite(runner, listener)
         await site.start()
         server.port = runner.addresses[0][1]
         started(f"http://{HOST}:{server.port}")
