@@ -10,7 +10,6 @@ STAGE = Stage(
     learning_rate=2e-5,
     max_steps=50,
     convolution_steps=3000,
-    encoder_rate=0.01,
 )
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ STAGE = Stage(
     learning_rate=2e-5,
     max_steps=100,
     convolution_steps=9000,
-    encoder_rate=0.01,
 )
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ STAGE = Stage(
     restore="paper_seq_1",
     learning_rate=2e-5,
     max_steps=50,
-    encoder_rate=0.01,
 )
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ STAGE = Stage(
     restore="paper_seq_5",
     learning_rate=2e-5,
     max_steps=300,
-    encoder_rate=0.01,
     heads_rate=100.0,
     reward_weight=0.02,
 )

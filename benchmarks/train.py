@@ -43,6 +43,7 @@ def ours(model, variant, batch_size, data, steps):
             "train_dir": directory,
             "batch_size": batch_size,
             "max_steps": steps + 3,
+            "encoder_rate": 1,  # by default it is left as it is: as the peers, all is trained
         }
         flags |= {f"{role}_data": data for role in stages.DATA_SEEDS}
         stages.main(

@@ -181,18 +181,24 @@ def test_the_compression_variant_begins_with_dynamics_of_its_convolutions(flags,
     np.testing.assert_allclose(candidate[:, 16:], -candidate[:, :16], atol=1e-9)
 
 
-def test_the_encoder_has_a_rate_of_its_own(flags, tmp_path):
-    elsewhere = tmp_path / "initial"
-    run("compress_seq_1_train", *flags, f"--train_dir={elsewhere}", "--learning_rate=1e-30")
-    run("compress_seq_1_train", *flags, "--encoder_rate=1e-30")
-    initial = weights(directory(elsewhere))
-    moved = {
-        name.split("/")[0]
-        for name, value in weights(directory(tmp_path)).items()
-        if not np.allclose(value, initial[name], atol=1e-7)
-    }
-    assert {"decoder", "core"} <= moved
-    assert "encoder" not in moved
+def test_the_encoder_stays_as_it_is_unless_it_has_a_rate(flags, tmp_path, capsys):
+    def moved_by_seq_3(*more):
+        run("compress_seq_3_train", *flags, "--learning_rate=1e-3", *more)
+        before, after = (
+            weights(directory(tmp_path, name)) for name in ("compress_seq_1", "compress_seq_3")
+        )
+        return {
+            name.split("/")[0]
+            for name, value in after.items()
+            if not np.array_equal(value, before[name])
+        }
+
+    run("compress_seq_1_train", *flags)
+    assert "the encoder stays at its random weights" in capsys.readouterr().out
+    run("compress_seq_1_train", *flags, "--convolution_steps=2", "--overwrite")
+    assert moved_by_seq_3() == {"core", "decoder"}
+    assert moved_by_seq_3("--encoder_rate=0.1", "--overwrite") == {"core", "decoder", "encoder"}
+    assert "the encoder stays" not in capsys.readouterr().out
 
 
 def test_what_the_player_decides_is_found_once_and_counts_for_more(flags, tmp_path, capfd):
@@ -306,10 +312,15 @@ def finish(process):
     assert process.returncode == 0, errors
 
 
-def stop_after_first_epoch(process, tmp_path, with_signal):
-    """Sends the signal as soon as the first epoch's state is whole; returns code and stderr."""
-    state = directory(tmp_path) / "resume" / "state.json"
-    while not state.exists():
+def stop_after_an_epoch(process, tmp_path, with_signal):
+    """Sends the signal as soon as a further state is whole; returns code and stderr."""
+    path = directory(tmp_path) / "resume" / "state.json"
+
+    def state():
+        return path.read_text() if path.exists() else None
+
+    before = state()
+    while state() == before:
         assert process.poll() is None, process.stderr.read()
         os.sched_yield()
     while True:
@@ -323,28 +334,32 @@ def stop_after_first_epoch(process, tmp_path, with_signal):
 
 
 @pytest.mark.parametrize(
-    "with_signal, convolution_steps",
+    "signals, convolution_steps, epochs",
     # Of the convolutions' steps an epoch, and with it the first saving, is in their first phase.
-    [(signal.SIGKILL, 0), (signal.SIGINT, 0), (signal.SIGKILL, 1100)],
+    [([signal.SIGINT, signal.SIGKILL], 0, 20), ([signal.SIGKILL], 1100, 2)],
 )
 def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
-    flags, tmp_path, tmp_path_factory, with_signal, convolution_steps, capfd
+    flags, tmp_path, tmp_path_factory, signals, convolution_steps, epochs, capfd
 ):
     # All by new processes, as on the command line: oneDNN may round a last bit otherwise in one
     # that has computed other things before.
-    flags[-2:] = ["--max_steps=40", f"--convolution_steps={convolution_steps}"]
-    code, errors = stop_after_first_epoch(start(flags, "--overwrite"), tmp_path, with_signal)
-    if with_signal == signal.SIGINT:
-        assert code == 130
-        assert "with the same flags but for --overwrite" in errors
-    else:
-        assert code == -signal.SIGKILL
-    state = json.loads((directory(tmp_path) / "resume" / "state.json").read_text())
-    assert state["step" if convolution_steps == 0 else "convolution_steps"] > 0
-    assert state["step"] < 40
+    flags[-2:] = [f"--max_steps={2 * epochs}", f"--convolution_steps={convolution_steps}"]
+    more = ["--overwrite"]
+    for with_signal in signals:
+        code, errors = stop_after_an_epoch(start(flags, *more), tmp_path, with_signal)
+        if with_signal == signal.SIGINT:
+            assert code == 130
+            assert "with the same flags but for --overwrite" in errors
+        else:
+            assert code == -signal.SIGKILL
+        state = json.loads((directory(tmp_path) / "resume" / "state.json").read_text())
+        assert state["step" if convolution_steps == 0 else "convolution_steps"] > 0
+        assert state["step"] < 2 * epochs
+        more = []
     finish(start(flags))
-    goes_on = "of the convolutions\n" if convolution_steps else "\n"
-    assert re.search(f"going on after step [1-9][0-9]*( )?{goes_on}", capfd.readouterr().out)
+    goes_on = " of the convolutions\n" if convolution_steps else "\n"
+    told = re.findall(f"going on after step [1-9][0-9]*{goes_on}", capfd.readouterr().out)
+    assert len(told) == len(signals)
     other = tmp_path_factory.mktemp("uninterrupted")
     flags[2] = f"--train_dir={other}"
     finish(start(flags))
@@ -356,11 +371,11 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
         for path in (tmp_path, other)
     ]
     assert losses[0] == losses[1]
-    assert len(losses[0]) == 20
+    assert len(losses[0]) == epochs
 
 
 def test_a_run_goes_on_with_the_flags_it_began_with_alone(flags, tmp_path, capsys):
-    stop_after_first_epoch(start([*flags[:-1], "--max_steps=400"]), tmp_path, signal.SIGKILL)
+    stop_after_an_epoch(start([*flags[:-1], "--max_steps=400"]), tmp_path, signal.SIGKILL)
     error = fails(capsys, "compress_seq_1_train", *flags[:-1], "--max_steps=401")
     assert "--max_steps=400" in error
     assert "--overwrite" in error
@@ -376,7 +391,7 @@ def test_damaged_files_of_an_interrupted_run_are_refused(
     flags, tmp_path, convolution_steps, capsys
 ):
     flags[-2:] = ["--max_steps=400", f"--convolution_steps={convolution_steps}"]
-    stop_after_first_epoch(start(flags), tmp_path, signal.SIGKILL)
+    stop_after_an_epoch(start(flags), tmp_path, signal.SIGKILL)
     for path in sorted((directory(tmp_path) / "resume").iterdir(), reverse=True):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         error = fails(capsys, "compress_seq_1_train", *flags)

@@ -70,6 +70,8 @@ def convolutions_first(
         "paper": (NextFrame, ONE_STEP),
         "compression": (LinearDynamics, EVER_FURTHER),
     }[variant]
+    encoder_learns_later = network.encoder.trainable
+    network.encoder.trainable = True
     with devices.scope():
         model = kind(network, control_weight)
     if saved:
@@ -126,6 +128,7 @@ def convolutions_first(
         windows = held_out(dataset, shape, length, SAMPLES_FOLLOWED, seed)
         frames, actions = windows["frames"][:, :stack], windows["actions"][:, stack - 1 :]
         hand_on_dynamics(network, model, frames, actions)
+    network.encoder.trainable = encoder_learns_later
     network.set_weights(devices.same(network.get_weights()))
 
 

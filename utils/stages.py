@@ -45,6 +45,7 @@ WARMUP = 10  # real frames before the first prediction, in every stage
 ONE_STEP_PREDICTIONS = 10  # frames predicted a window where predictions are not fed back
 DATA_SEEDS = {"training": 1, "validation": 2, "test": 3}
 BATCH_SIZES = {"lstm_84x84x1": 16, "lstm_210x160x3": 4}
+ENCODER_RATE = 0.0  # learning rate of the encoder over the others'; 0: it is left as it is
 CONTROL_WEIGHT = 5.0  # of the errors where the player decides, over those elsewhere
 HORIZONS = (1, 3, 5, 10, 30)  # steps whose errors are plotted while training and reported after
 EPOCHS_PER_ANIMATION = 5
@@ -62,7 +63,6 @@ class Stage:
     learning_rate: float
     max_steps: int
     convolution_steps: int = 0  # of the convolutions alone, before the first step
-    encoder_rate: float = 1.0  # learning rate of the encoder over the others'
     heads_rate: float = 1.0  # learning rate of the reward's and termination's heads
     horizon: int | None = None  # steps fed back, `predict` of them drawn and decoded; None: all are
     reward_weight: float = 0.0  # of the reward's cross-entropy against the pixels; 0: not trained
@@ -135,9 +135,10 @@ def _parser(stage: Stage) -> argparse.ArgumentParser:
     )
     add(
         "--encoder_rate",
-        type=positive_number,
-        default=stage.encoder_rate,
-        help="learning rate of the encoder over the others'",
+        type=number_from_zero,
+        default=ENCODER_RATE,
+        help="learning rate of the encoder over the others'; 0: it stays as the training of the "
+        "convolutions left it",
     )
     add(
         "--control_weight",
@@ -200,6 +201,11 @@ def train(stage: Stage, args: argparse.Namespace) -> None:
                 print(evaluation.table(config["results"]))
                 return
         previous = _previous_stage(stage, args, game)
+        if not (previous or args.convolution_steps or args.encoder_rate):
+            print(
+                "note: without --convolution_steps the encoder stays at its random weights; "
+                "--encoder_rate=1 trains it"
+            )
         data = _datasets(args, game)
         if args.control_weight:
             _find_controlled(args, data)
@@ -362,7 +368,7 @@ class _Run:
         )
 
     def _predictor(self):
-        return FramePredictor(
+        predictor = FramePredictor(
             self.args.model,
             self.stage.variant,
             len(self.meanings),
@@ -372,6 +378,8 @@ class _Run:
             control_weight=self.args.control_weight,
             reward_weight=self.stage.reward_weight,
         )
+        predictor.network.encoder.trainable = self.args.encoder_rate > 0
+        return predictor
 
     def train(self):
         """Epochs until the validation loss has stopped improving or `max_steps`.
