@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from model.predictor import (
     VARIANTS,
@@ -54,6 +55,43 @@ def test_imagining_five_steps_equals_imagining_one_step_five_times(predictor):
             np.testing.assert_allclose(frame[:, 0], frames[:, t], rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(state.encoding, end.encoding, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(state.c, end.c, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="half a minute of compiling to test JAX's own scan"
+)
+def test_the_papers_loop_equals_the_plain_formulation_in_frames_and_gradients():
+    keras.utils.set_random_seed(3)
+    predictor = paper_model("tiny", 3, warmup=WARMUP)
+    network, data = predictor.network, batch(7)
+    actions = data["actions"][:, WARMUP - 1 :]
+
+    def plain():
+        encoding, h, c, recent = observed(predictor, data)
+        frames = []
+        for t in range(7):
+            outputs, cells = network.core(encoding[:, None], actions[:, t : t + 1], h, c)
+            h, c = outputs[:, 0], cells[:, 0]
+            frames.append(network.decode(outputs))
+            encodings, recent = network.encode(frames[-1], recent)
+            encoding = encodings[:, 0]
+        return ops.concatenate(frames, axis=1)
+
+    def loop():
+        return predictor.imagine(observed(predictor, data), actions)[1]
+
+    def loss_of(frames):
+        return lambda: ops.mean(
+            ops.square(frames() - network.normalise(data["frames"])[:, WARMUP:])
+        )
+
+    np.testing.assert_allclose(loop(), plain(), rtol=1e-4, atol=1e-5)
+    (_, found), (_, expected) = (gradients(loss_of(frames), network) for frames in (loop, plain))
+    for weight, one, other in zip(network.weights, found, expected, strict=True):
+        if other is None or not np.any(other):  # the heads, and what is constant
+            continue
+        atol = 1e-4 * np.abs(other).max()
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=atol, err_msg=weight.path)
 
 
 def test_observing_in_pieces_equals_observing_at_once(predictor):
