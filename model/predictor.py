@@ -151,11 +151,10 @@ class FramePredictor(keras.Model):
         # A loop of the backend's own, not of Python: it is compiled once, and the gradient of a
         # weight is summed step by step where otherwise those of all steps wait for one another.
         unseen = ops.zeros((ops.shape(state.h)[0], *self.preset.frame_shape), "float32")
-        last, every = ops.scan(
+        (*end, _), (_, outputs, _, _, frames) = ops.scan(
             step, (*state, unseen), ops.swapaxes(actions, 0, 1), unroll=STEPS_AT_ONCE
         )
-        outputs, frames = (ops.swapaxes(every[i], 0, 1) for i in (1, 4))
-        return outputs, frames, State(*last[:4])
+        return ops.swapaxes(outputs, 0, 1), ops.swapaxes(frames, 0, 1), State(*end)
 
     def call(self, batch, training=None):
         """What the training loss needs: predictions of the frames from `warmup` on, and logits."""
