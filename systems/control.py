@@ -35,7 +35,12 @@ from zlib_ng import zlib_ng
 from systems.atari import AtariGame
 from systems.episodes import ZLIB_LEVEL
 from systems.errors import InputError, exit_on_input_error, one_line, whole_number
-from systems.record import DEFAULT_NUM_WORKERS, locked_directory, write_errors_explained
+from systems.record import (
+    DEFAULT_NUM_WORKERS,
+    directory_of_files,
+    locked_directory,
+    write_errors_explained,
+)
 from systems.workers import Worker, parent
 
 FILE = "controlled.hdf5"
@@ -73,7 +78,7 @@ def find_controlled(
     """Makes the file, or finds that it is there already.
 
     Args:
-        directory: of metadata.json and main_data.hdf5.
+        directory: of metadata.json and main_data.hdf5, or its parent.
         num_workers: the number of processes that play, at least 1; the file is the same for any.
         progress: whether to show a progress bar on stderr.
 
@@ -84,7 +89,7 @@ def find_controlled(
         InputError: if there is no such data set, it cannot be played again, or the file cannot be
             written.
     """
-    directory = Path(directory).resolve()
+    directory = directory_of_files(directory).resolve()
     path = directory / FILE
     if path.exists():
         return path
@@ -244,7 +249,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Finds the pixels of a recorded game that the player's actions decide.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("dataset", help="directory of metadata.json and main_data.hdf5")
+    parser.add_argument(
+        "dataset", help="directory of metadata.json and main_data.hdf5, or its parent"
+    )
     parser.add_argument(
         "--num_workers",
         type=whole_number(1),

@@ -45,6 +45,12 @@ _MINARI_VERSION = "0.5.4"
 DEFAULT_NUM_WORKERS = min(os.cpu_count() or 1, 8)
 
 
+def directory_of_files(directory: str | Path) -> Path:
+    """Where a data set's files lie: as given, or in `data` below, Minari's own nesting."""
+    nested = Path(directory) / "data"
+    return nested if (nested / "main_data.hdf5").exists() else Path(directory)
+
+
 def dataset_directory(
     data_path: str | Path, game: str, policy: str, num_frames: int, seed: int
 ) -> Path:

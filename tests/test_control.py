@@ -142,7 +142,11 @@ def test_data_that_cannot_be_played_again_is_refused(directory, capsys):
     with pytest.raises(InputError, match="has no max_episode_frames"):
         find_controlled(directory)
     with pytest.raises(InputError, match="python -m systems.record"):
-        find_controlled(directory.parent)
+        find_controlled(directory.parent.parent)
+
+
+def test_a_data_sets_parent_directory_will_do(directory):
+    assert find_controlled(directory.parent) == directory.resolve() / FILE
 
 
 def test_a_full_disk_is_exit_code_2_and_leaves_nothing(directory):

@@ -7,6 +7,7 @@ import pytest
 from model.convolutions import LinearDynamics, NextFrame, hand_on, hand_on_dynamics
 from model.networks import PRESETS
 from model.predictor import FramePredictor
+from utils.optimizer import Dion
 
 from . import tiny
 
@@ -98,8 +99,13 @@ def test_the_convolutions_alone_are_trained(alone_kind):
     whole = predictor()
     before = {v.path: v.numpy() for v in whole.network.trainable_variables}
     alone = alone_kind(whole.network)
-    alone.compile(keras.optimizers.SGD(1e-5))
+    own = [v for v in alone.trainable_variables if v.path not in before]
+    own_before = [v.numpy() for v in own]
+    optimizer = Dion(1e-5)
+    optimizer.build(alone.trainable_variables)
+    alone.compile(optimizer)
     alone.fit(tiny.batch(3), verbose=0)
+    assert all((v.numpy() != old).any() for v, old in zip(own, own_before, strict=True))
     moved = {
         v.path for v in whole.network.trainable_variables if (v.numpy() != before[v.path]).any()
     }

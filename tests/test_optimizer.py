@@ -45,9 +45,9 @@ def test_small_kernels_or_all_have_adam_at_a_rate_in_proportion_to_their_size(ki
     np.testing.assert_allclose(ours, plain, rtol=1e-3, atol=1e-5)
 
 
-def test_biases_have_adam_at_the_learning_rate():
-    rng = np.random.default_rng(0)
-    initial, gradients = rng.normal(size=100), rng.normal(size=(5, 100))
+@pytest.mark.parametrize("initial", [np.linspace(-2, 2, 100), np.zeros((5, 4, 5))])
+def test_biases_have_adam_at_the_learning_rate(initial):
+    gradients = np.random.default_rng(0).normal(size=(5, *initial.shape))
     ours = moved_by(Dion(schedule(0.1)), initial, gradients)
     plain = moved_by(keras.optimizers.Adam(schedule(0.1), beta_2=0.99), initial, gradients)
     np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-6)

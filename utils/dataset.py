@@ -25,6 +25,7 @@ import numpy as np
 from systems.atari import game_name, resize
 from systems.control import FILE as CONTROLLED
 from systems.errors import InputError
+from systems.record import directory_of_files
 
 KEYS = ("observations", "actions", "rewards", "terminations")
 
@@ -40,10 +41,7 @@ class Dataset:
     """
 
     def __init__(self, directory: str | Path):
-        directory = Path(directory)
-        if (directory / "data" / "main_data.hdf5").exists():
-            directory = directory / "data"
-        self.directory = directory
+        self.directory = directory = directory_of_files(directory)
         self.path = directory / "main_data.hdf5"
         try:
             self.metadata = json.loads((directory / "metadata.json").read_text())

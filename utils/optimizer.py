@@ -34,7 +34,7 @@ class ScaledAdam(keras.optimizers.Adam):
     A kernel's rate is `learning_rate` times its initial deviation over `TYPICAL_DEVIATION`, as
     equalised learning rates have it (Karras et al. 2018, arXiv 1710.10196, section 4.1): steps of
     one size for all would be a seventh of an LSTM kernel's deviation and a hundredth of the
-    decoder's. Biases have `learning_rate`.
+    decoder's. Biases, and what starts out alike all over, have `learning_rate`.
 
     `build` takes the deviations: call it while the weights are still the initial ones.
 
@@ -56,8 +56,9 @@ class ScaledAdam(keras.optimizers.Adam):
         rates, self._momentums, self._velocities = [], [], []
         for i, variable in enumerate(variables):
             rate = self.faster.get(variable.path.partition("/")[0], 1.0)
-            if len(variable.shape) > 1:
-                rate *= float(np.std(ops.convert_to_numpy(variable))) / TYPICAL_DEVIATION
+            deviation = float(np.std(ops.convert_to_numpy(variable)))
+            if len(variable.shape) > 1 and deviation:  # biases may have many axes, too
+                rate *= deviation / TYPICAL_DEVIATION
             rates.append(rate)
             self._momentums.append(self.add_variable_from_reference(variable, "momentum"))
             self._velocities.append(self._second_moment(variable, i))
