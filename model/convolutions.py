@@ -26,6 +26,8 @@ SPREAD_ONCE, SPREAD_AGAIN = 0.15, 0.05
 # Standard deviation of what an action adds to a feature, at first: so much larger than the feature
 # that the units after it are switched by the action. Smaller, it takes long to be heeded at all.
 ACTION_PLANES = 6.0
+ACTION_CHANNELS = 32  # of the linear dynamics, beside those that start out as the identity
+PLACE_SPREAD = 0.3  # deviation of their factors from place to place, at first
 ACTION_SPREAD = 0.1  # of the action's factor
 ACTION_SIGNAL = 0.3  # input to the LSTM of the unit that stands for the action taken
 
@@ -105,43 +107,54 @@ class NextFrame(Convolutions):
 class LinearDynamics(Convolutions):
     """Goes on for as many steps as there are actions, each a linear map of the features.
 
-    Two convolutions of three by three, with a bias for each place and, between them, a factor for
-    each action and channel. It starts out as, nearly, the identity.
+    Two convolutions of three by three, with a bias for each place, and between them more channels
+    than the features have, each with a factor for each action and one for each place: a maze does
+    not move, and what an action does depends on where. The first of these channels start out as,
+    nearly, the identity, the others as what differs from action to action.
     """
 
     def __init__(self, network: Network, control_weight: float = 0.0):
         super().__init__(network, control_weight)
         height, width, channels = self.grid
+        between = channels + ACTION_CHANNELS
 
-        def kernel(name, seed):
+        def kernel(shape, name, seed):
             def nearly_identity(shape, dtype=None):
                 noise = keras.random.normal(shape, stddev=0.03, seed=seed, dtype=dtype)
                 middle = np.zeros(shape)
-                middle[1, 1] = np.eye(channels)
+                middle[1, 1, :channels, :channels] = np.eye(channels)
                 return noise + ops.convert_to_tensor(middle, dtype)
 
-            return self.add_weight((3, 3, channels, channels), nearly_identity, name=name)
+            return self.add_weight((3, 3, *shape), nearly_identity, name=name)
 
-        def biases(name):
-            return self.add_weight((height, width, channels), "zeros", name=name)
+        def by_place(name, channels, initializer="zeros"):
+            return self.add_weight((height, width, channels), initializer, name=name)
 
-        self.kernels = kernel("before", 1), kernel("after", 2)
-        self.biases = biases("before_bias"), biases("after_bias")
-        self.factors = self.add_weight(
-            (network.core.num_actions, channels),
-            keras.initializers.RandomNormal(1.0, 0.3, seed=3),
-            name="action_factors",
+        def action_factors(shape, dtype=None):
+            around = np.repeat([1.0, 0.0], [channels, ACTION_CHANNELS])
+            spread = np.repeat([0.3, 1.0], [channels, ACTION_CHANNELS])
+            noise = keras.random.normal(shape, seed=3, dtype=dtype)
+            return noise * ops.convert_to_tensor(spread, dtype) + around
+
+        self.kernels = (
+            kernel((channels, between), "before", 1),
+            kernel((between, channels), "after", 2),
         )
+        self.biases = by_place("before_bias", between), by_place("after_bias", channels)
+        place_factors = keras.initializers.RandomNormal(1.0, PLACE_SPREAD, seed=4)
+        self.place_factors = by_place("place_factors", between, place_factors)
+        shape = network.core.num_actions, between
+        self.action_factors = self.add_weight(shape, action_factors, name="action_factors")
         self.built = True
 
     def advance(self, features, actions):
         """The features (batch, *decoder_start) one step on, in their own dtype."""
-        before, after, before_bias, after_bias, factors = (
+        before, after, before_bias, after_bias, by_place, by_action = (
             ops.cast(ops.convert_to_tensor(weight), features.dtype)
-            for weight in (*self.kernels, *self.biases, self.factors)
+            for weight in (*self.kernels, *self.biases, self.place_factors, self.action_factors)
         )
         x = ops.conv(features, before, padding="same") + before_bias
-        x = x * ops.take(factors, actions, axis=0)[:, None, None]
+        x = x * by_place * ops.take(by_action, actions, axis=0)[:, None, None]
         return ops.conv(x, after, padding="same") + after_bias
 
 

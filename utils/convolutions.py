@@ -31,10 +31,10 @@ class Phase(NamedTuple):
 ONE_STEP = (Phase(1.0, 1.5e-3, 2, 1, 1),)
 # Ever further: what is followed for a few steps only comes apart soon after.
 EVER_FURTHER = (
-    Phase(0.10, 2e-3, 3, 2, 2),
-    Phase(0.40, 1.5e-3, 1.5, 5, 5),
-    Phase(0.30, 7e-4, 1.5, 20, 5),
-    Phase(0.20, 7e-4, 1, 40, 5),
+    Phase(0.10, 2e-3, 1, 2, 2),
+    Phase(0.40, 1.5e-3, 0.5, 5, 5),
+    Phase(0.30, 7e-4, 0.5, 20, 5),
+    Phase(0.20, 7e-4, 0.35, 40, 5),
 )
 
 
