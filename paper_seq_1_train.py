@@ -9,7 +9,7 @@ STAGE = Stage(
     restore=None,
     learning_rate=2e-5,
     max_steps=100,
-    convolution_steps=18000,
+    convolution_steps=15000,
 )
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 Dense layers and an LSTM know nothing of places: what is small they have to learn anew for each
 place that it can be in, of which a data set shows some a few times and most never. Convolutions
 learn it once for all places. So the encoder's and the decoder's first predict by themselves, told
-the action in every place. The paper variant's, which see each predicted frame again, predict the
-next frame; between the compression variant's the features go on from step to step by a linear map,
-itself two convolutions. Then the layers between them start out as what does the same to the
+the action in every place. The paper variant's predict the next frame, and see it again to predict
+the one after; between the compression variant's the features go on from step to step by a linear
+map, itself two convolutions. Then the layers between them start out as what does the same to the
 features' principal components.
 """
 
@@ -38,7 +38,8 @@ class Convolutions(keras.Model):
     A batch to train on is a dict as `model.predictor.FramePredictor` takes it. Its first `stack`
     frames are shown, and those after them are predicted, `steps` where the batch has it.
 
-    How the features go on from step to step, a kind of these says by `advance`.
+    How what is seen goes on from step to step, a kind of these says by `call`, which returns the
+    normalised frames, float32 (batch, predictions, height, width, channels).
 
     Args:
         network: whose convolutions they are.
@@ -54,29 +55,9 @@ class Convolutions(keras.Model):
         self._normalise, self._features = network.normalise, network.features
         self._draw = network.decoder.draw
 
-    def follow(self, frames, actions):
-        """Features of what comes after, before the activation, (batch, time, *decoder_start).
-
-        Args:
-            frames: uint8 (batch, stack, height, width[, channels]).
-            actions: int (batch, time), the first one taken in the last of the frames.
-        """
-        features, found = self._features(self._normalise(frames)), []
-        for t in range(actions.shape[1]):
-            features = self.advance(features, actions[:, t])
-            found.append(features)
-        return ops.stack(found, axis=1)
-
-    def call(self, batch):
-        """The normalised frames, float32 (batch, predictions, height, width, channels)."""
-        stack = self.stack
-        features = self.follow(batch["frames"][:, :stack], batch["actions"][:, stack - 1 :])
-        if "steps" in batch:
-            steps = batch["steps"][..., None, None, None]
-            features = ops.take_along_axis(features, steps, axis=1)
-        # Activated as the decoder's dense layer is, which will make this.
-        frames = self._draw(leaky_relu(ops.reshape(features, (-1, *self.grid))))
-        return ops.reshape(frames, (-1, features.shape[1], *frames.shape[1:]))
+    def draw(self, features):
+        """Normalised frames from features (batch, *decoder_start)."""
+        return self._draw(leaky_relu(features))  # as the decoder's dense layer will make them
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """`model.loss.frame_loss`."""
@@ -85,7 +66,10 @@ class Convolutions(keras.Model):
 
 
 class NextFrame(Convolutions):
-    """Sees the next frame alone: the action is added to the features, in all places alike."""
+    """Sees the next frame alone: the action is added to the features, in all places alike.
+
+    What comes after that it predicts from its own predictions, as the paper variant does.
+    """
 
     def __init__(self, network: Network, control_weight: float = 0.0):
         super().__init__(network, control_weight)
@@ -99,9 +83,15 @@ class NextFrame(Convolutions):
         self.action_planes.build(())
         self.built = True
 
-    def advance(self, features, actions):
-        """The features (batch, *decoder_start) one step on."""
-        return features + self.action_planes(actions)[:, None, None]
+    def call(self, batch):
+        """One frame for each action from the stack's last frame on."""
+        frames, predicted = self._normalise(batch["frames"][:, : self.stack]), []
+        actions = batch["actions"][:, self.stack - 1 :]
+        for t in range(actions.shape[1]):
+            planes = self.action_planes(actions[:, t])[:, None, None]
+            predicted.append(self.draw(self._features(frames) + planes))
+            frames = ops.concatenate([frames[:, 1:], predicted[-1][:, None]], axis=1)
+        return ops.stack(predicted, axis=1)
 
 
 class LinearDynamics(Convolutions):
@@ -146,6 +136,29 @@ class LinearDynamics(Convolutions):
         shape = network.core.num_actions, between
         self.action_factors = self.add_weight(shape, action_factors, name="action_factors")
         self.built = True
+
+    def call(self, batch):
+        """The frames of all steps, or of those that the batch's `steps` names."""
+        stack = self.stack
+        features = self.follow(batch["frames"][:, :stack], batch["actions"][:, stack - 1 :])
+        if "steps" in batch:
+            steps = batch["steps"][..., None, None, None]
+            features = ops.take_along_axis(features, steps, axis=1)
+        frames = self.draw(ops.reshape(features, (-1, *self.grid)))
+        return ops.reshape(frames, (-1, features.shape[1], *frames.shape[1:]))
+
+    def follow(self, frames, actions):
+        """Features of what comes after, before the activation, (batch, time, *decoder_start).
+
+        Args:
+            frames: uint8 (batch, stack, height, width[, channels]).
+            actions: int (batch, time), the first one taken in the last of the frames.
+        """
+        features, found = self._features(self._normalise(frames)), []
+        for t in range(actions.shape[1]):
+            features = self.advance(features, actions[:, t])
+            found.append(features)
+        return ops.stack(found, axis=1)
 
     def advance(self, features, actions):
         """The features (batch, *decoder_start) one step on, in their own dtype."""

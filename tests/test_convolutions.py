@@ -49,6 +49,18 @@ def test_what_the_convolutions_predict_alone_the_whole_network_then_predicts(var
         assert np.abs(predicted[:, step] - others).mean() > 0.3 * spread
 
 
+def test_the_paper_variants_convolutions_see_what_they_have_predicted():
+    alone = NextFrame(predictor().network)
+    frames = stacks(5, seed=2).astype(np.float32)
+    actions = np.random.default_rng(0).integers(0, 3, (5, 4))
+    predicted = keras.ops.convert_to_numpy(alone({"frames": frames, "actions": actions}))
+    for step in range(3):
+        one = alone({"frames": frames, "actions": actions[:, step : step + 2]})
+        one = keras.ops.convert_to_numpy(one)
+        np.testing.assert_allclose(predicted[:, step], one[:, 0], rtol=1e-4, atol=1e-4)
+        frames = np.concatenate([frames[:, 1:], one * 70.0 + 120.0], axis=1)
+
+
 def test_what_the_lstm_hands_on_it_can_hand_on_again():
     whole = predictor("compression")
     hand_on(whole.network, stacks(600, seed=1), np.zeros((3, 8)))

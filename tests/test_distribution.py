@@ -148,7 +148,7 @@ def test_processes_and_devices_learn_what_one_does_and_go_on_after_one_is_killed
 
 def test_processes_begin_with_the_convolutions_together(flags, tmp_path):
     flags += [f"--train_dir={tmp_path}", "--convolution_steps=3", "--max_steps=4"]
-    # The paper variant's are compiled once, the other's for each of their phases.
+    # The paper variant's have two phases to compile, the other's four.
     first, second = finish(*start_pair(*flags, script="paper_seq_1_train"))
     assert "convolutions first: 100%" in first
     assert "convolutions first" not in second

@@ -28,7 +28,8 @@ class Phase(NamedTuple):
     predictions: int  # of those that are drawn
 
 
-ONE_STEP = (Phase(1.0, 1.5e-3, 2, 1, 1),)
+# The next frame; then, on from what was predicted, whose errors no recorded frame has.
+ONE_STEP_THEN_MORE = (Phase(0.60, 1.5e-3, 2, 1, 1), Phase(0.40, 4e-5, 0.5, 5, 5))
 # Ever further: what is followed for a few steps only comes apart soon after.
 EVER_FURTHER = (
     Phase(0.10, 2e-3, 1, 2, 2),
@@ -55,7 +56,8 @@ def convolutions_first(
 
     Args:
         network: untrained, but `adapt`ed to its frames.
-        variant: "paper": they predict one step ahead; "compression": they follow many.
+        variant: "paper": they predict frames, from their own predictions too; "compression": they
+            follow features.
         dataset: the training set.
         steps: batches to train on.
         batch_size: the stage's.
@@ -67,7 +69,7 @@ def convolutions_first(
             what is trained had then, optimizer's included.
     """
     kind, phases = {
-        "paper": (NextFrame, ONE_STEP),
+        "paper": (NextFrame, ONE_STEP_THEN_MORE),
         "compression": (LinearDynamics, EVER_FURTHER),
     }[variant]
     encoder_learns_later = network.encoder.trainable
