@@ -145,8 +145,10 @@ class FramePredictor(keras.Model):
             outputs, cells = network.core(encoding[:, None], action[:, None], h, c)
             frame = network.decode(outputs)
             encodings, recent = network.encode(frame, recent)
-            carried = encodings[:, 0], outputs[:, 0], cells[:, 0], recent, frame[:, 0]
-            return carried, carried
+            after = encodings[:, 0], outputs[:, 0], cells[:, 0], recent, frame[:, 0]
+            # A loop's values keep their dtypes: a state may come in float32 or as it was computed.
+            after = tuple(ops.cast(x, old.dtype) for x, old in zip(after, carried, strict=True))
+            return after, after
 
         # A loop of the backend's own, not of Python: it is compiled once, and the gradient of a
         # weight is summed step by step where otherwise those of all steps wait for one another.
