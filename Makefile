@@ -35,10 +35,10 @@ test: .venv/installed-dev
 
 demo: .venv/installed
 	$(BIN)/python -m systems.record --atari_game=$(GAME) --policy=persistent --num_frames=30000 --seed=1 --data_path=demo/data
-	$(BIN)/python paper_seq_1_train.py $(DEMO_FLAGS) --convolution_steps=2500 --max_steps=20
+	$(BIN)/python paper_seq_1_train.py $(DEMO_FLAGS) --convolution_steps=2700 --max_steps=20
 	$(BIN)/python paper_seq_3_train.py $(DEMO_FLAGS) --max_steps=20
 	$(BIN)/python paper_seq_5_train.py $(DEMO_FLAGS) --max_steps=20
-	$(BIN)/python paper_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=80
+	$(BIN)/python paper_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=100
 	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --output demo/$(GAME).mp4
 	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --output demo/$(GAME).gif
 

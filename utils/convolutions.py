@@ -29,7 +29,7 @@ class Phase(NamedTuple):
 
 
 # The next frame; then, on from what was predicted, whose errors no recorded frame has.
-ONE_STEP_THEN_MORE = (Phase(0.60, 1.5e-3, 2, 1, 1), Phase(0.40, 4e-5, 0.5, 5, 5))
+ONE_STEP_THEN_MORE = (Phase(0.75, 1.5e-3, 2, 1, 1), Phase(0.25, 4e-5, 0.5, 5, 5))
 # Ever further: what is followed for a few steps only comes apart soon after.
 EVER_FURTHER = (
     Phase(0.10, 2e-3, 1, 2, 2),
