@@ -9,7 +9,7 @@ STAGE = Stage(
     restore="compress_seq_5",
     learning_rate=2e-5,
     max_steps=300,
-    heads_rate=500.0,
+    termination_rate=500.0,
     horizon=20,
     reward_weight=0.02,
 )

@@ -50,7 +50,8 @@ class TorchNetwork(nn.Module):
         self.kernel, self.recurrent_kernel, self.bias = parameter(), parameter(), parameter()
         self.decoder_dense = nn.ParameterList([parameter(), parameter()])
         self.decoder_convs = convs(preset.decoder, 3, 2, 0, 1)
-        self.reward_head = nn.ParameterList([parameter(), parameter()])
+        # Never used here: no training step and no roll-out that is compared asks for rewards.
+        self.reward_head = nn.ParameterList([parameter() for _ in range(6)])
         self.termination_head = nn.ParameterList([parameter(), parameter()])
         assert next(take, None) is None, "a weight of the Keras network has no counterpart"
         self.register_buffer("mean", torch.from_numpy(np.array(mean)))

@@ -27,6 +27,8 @@ SPREAD_ONCE, SPREAD_AGAIN = 0.15, 0.05
 # that the units after it are switched by the action. Smaller, it takes long to be heeded at all.
 ACTION_PLANES = 6.0
 ACTION_CHANNELS = 32  # of the linear dynamics, beside those that start out as the identity
+REWARD_WEIGHT = 0.1  # of the reward's cross-entropy for each pixel of the frame
+PLACE_WEIGHT = 0.3  # of the cross-entropy of where to look, over the reward's
 PLACE_SPREAD = 0.3  # deviation of their factors from place to place, at first
 ACTION_SPREAD = 0.1  # of the action's factor
 ACTION_SIGNAL = 0.3  # input to the LSTM of the unit that stands for the action taken
@@ -38,11 +40,13 @@ class Convolutions(keras.Model):
     A batch to train on is a dict as `model.predictor.FramePredictor` takes it. Its first `stack`
     frames are shown, and those after them are predicted, `steps` where the batch has it.
 
-    How what is seen goes on from step to step, a kind of these says by `call`, which returns the
-    normalised frames, float32 (batch, predictions, height, width, channels).
+    How what is seen goes on from step to step, a kind of these says by `call`, which returns a dict
+    of frames, normalised, float32 (batch, predictions, height, width, channels); reward, logits of
+    its sign, (batch, predictions, 3); and where, logits of the place that this is told by, (batch,
+    predictions, places).
 
     Args:
-        network: whose convolutions they are.
+        network: whose convolutions they are, the reward head's among them.
         control_weight: as `FramePredictor` takes it.
     """
 
@@ -51,18 +55,57 @@ class Convolutions(keras.Model):
         self.control_weight = control_weight
         self.stack, self.grid = network.preset.stack, network.preset.decoder_start
         self.convolutions = [*network.convolutions, *network.decoder.convs]
+        head = network.reward_head
+        self.convolutions += [head.conv, head.verdict]
+        # Which of a place's features the reward is told by.
+        shape = self.grid[-1], head.CHANNELS
+        self.reward_channels = self.add_weight(shape, "he_normal", name="reward_channels")
         # As functions: a network among the attributes would be trained as a whole.
         self._normalise, self._features = network.normalise, network.features
-        self._draw = network.decoder.draw
+        self._draw, self._judge = network.decoder.draw, head.judge
 
     def draw(self, features):
         """Normalised frames from features (batch, *decoder_start)."""
         return self._draw(leaky_relu(features))  # as the decoder's dense layer will make them
 
+    def judge(self, features):
+        """What the reward head makes of features (batch, *decoder_start)."""
+        channels = ops.cast(ops.convert_to_tensor(self.reward_channels), features.dtype)
+        return self._judge(ops.matmul(features, channels))
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """`model.loss.frame_loss`."""
-        error = y_pred - self._normalise(x["frames"][:, self.stack :])
-        return frame_loss(error, x.get("controlled"), self.control_weight)[1]
+        """`model.loss.frame_loss`, and the cross-entropy of the reward and of where it is told by.
+
+        Most rewards are earned where the player decides something, so there is where to look:
+        without being told so, to find the place takes far longer than to tell what happens there.
+        """
+        error = y_pred["frames"] - self._normalise(x["frames"][:, self.stack :])
+        loss = frame_loss(error, x.get("controlled"), self.control_weight)[1]
+        rewards = x["rewards"][:, self.stack - 1 :]
+        if "steps" in x:
+            rewards = ops.take_along_axis(rewards, x["steps"], axis=1)
+        classes = ops.cast(ops.sign(rewards), "int32") + 1
+        told = keras.losses.sparse_categorical_crossentropy(
+            classes, y_pred["reward"], from_logits=True
+        )
+        reward_loss = ops.mean(told)
+        if "controlled" in x:
+            decided = self._by_place(x["controlled"])
+            where = ops.log_softmax(y_pred["where"])
+            looked = ops.sum(decided * where, axis=-1) / ops.maximum(ops.sum(decided, axis=-1), 1)
+            reward_loss = reward_loss - PLACE_WEIGHT * ops.mean(looked)
+        return loss + REWARD_WEIGHT * math.prod(error.shape[2:]) * reward_loss
+
+    def _by_place(self, controlled):
+        """Mean of `controlled` (batch, time, height, width) over each place's pixels.
+
+        float32 (batch, time, places).
+        """
+        _, time, height, width = controlled.shape
+        pixels = math.ceil(height / self.grid[0]), math.ceil(width / self.grid[1])
+        x = ops.reshape(ops.cast(controlled, "float32"), (-1, height, width, 1))
+        x = ops.average_pool(x, pixels, pixels, padding="same")
+        return ops.reshape(x, (-1, time, self.grid[0] * self.grid[1]))
 
 
 class NextFrame(Convolutions):
@@ -85,13 +128,16 @@ class NextFrame(Convolutions):
 
     def call(self, batch):
         """One frame for each action from the stack's last frame on."""
-        frames, predicted = self._normalise(batch["frames"][:, : self.stack]), []
+        frames, found = self._normalise(batch["frames"][:, : self.stack]), []
         actions = batch["actions"][:, self.stack - 1 :]
         for t in range(actions.shape[1]):
             planes = self.action_planes(actions[:, t])[:, None, None]
-            predicted.append(self.draw(self._features(frames) + planes))
-            frames = ops.concatenate([frames[:, 1:], predicted[-1][:, None]], axis=1)
-        return ops.stack(predicted, axis=1)
+            features = self._features(frames) + planes
+            frame = self.draw(features)
+            found.append((frame, *self.judge(features)))
+            frames = ops.concatenate([frames[:, 1:], frame[:, None]], axis=1)
+        predicted, reward, where = (ops.stack(part, axis=1) for part in zip(*found, strict=True))
+        return {"frames": predicted, "reward": reward, "where": where}
 
 
 class LinearDynamics(Convolutions):
@@ -138,14 +184,16 @@ class LinearDynamics(Convolutions):
         self.built = True
 
     def call(self, batch):
-        """The frames of all steps, or of those that the batch's `steps` names."""
+        """Of all steps, or of those that the batch's `steps` names."""
         stack = self.stack
         features = self.follow(batch["frames"][:, :stack], batch["actions"][:, stack - 1 :])
         if "steps" in batch:
             steps = batch["steps"][..., None, None, None]
             features = ops.take_along_axis(features, steps, axis=1)
-        frames = self.draw(ops.reshape(features, (-1, *self.grid)))
-        return ops.reshape(frames, (-1, features.shape[1], *frames.shape[1:]))
+        time, features = features.shape[1], ops.reshape(features, (-1, *self.grid))
+        found = self.draw(features), *self.judge(features)
+        found = (ops.reshape(part, (-1, time, *part.shape[1:])) for part in found)
+        return dict(zip(("frames", "reward", "where"), found, strict=True))
 
     def follow(self, frames, actions):
         """Features of what comes after, before the activation, (batch, time, *decoder_start).
@@ -171,7 +219,7 @@ class LinearDynamics(Convolutions):
         return ops.conv(x, after, padding="same") + after_bias
 
 
-def hand_on(network: Network, frames: np.ndarray, action_planes: np.ndarray) -> None:
+def hand_on(network: Network, next_frame: NextFrame, frames: np.ndarray) -> None:
     """Sets all layers between the convolutions so that they predict as `NextFrame` does.
 
     Half of the encoding holds the features' leading principal components over `frames`, each of one
@@ -181,10 +229,11 @@ def hand_on(network: Network, frames: np.ndarray, action_planes: np.ndarray) -> 
 
     Args:
         network: whose convolutions are trained.
+        next_frame: what they were trained with.
         frames: what the components are found by, uint8 (count, stack, height, width[, channels]).
-        action_planes: what each action adds to the features in all places, (actions, channels).
     """
     core, units = network.core, network.preset.units
+    (action_planes,) = _values(next_frame.action_planes.embeddings)
     count = units // 2 - math.ceil(core.num_actions / 2)
     found = _principal_components(_features(network, frames), count)
     plus, minus = _through_components(network, *found, SPREAD_ONCE)
@@ -209,6 +258,7 @@ def hand_on(network: Network, frames: np.ndarray, action_planes: np.ndarray) -> 
     places = kernel.shape[-1] // action_planes.shape[-1]
     kernel[actions] = np.tile(action_planes, places) / signal
     dense.kernel.assign(kernel)
+    _hand_on_reward(network, next_frame)
 
 
 def hand_on_dynamics(
@@ -277,6 +327,15 @@ def hand_on_dynamics(
         np.concatenate([candidate, -candidate], axis=1),
         np.concatenate([average[count], -average[count]]),
     )
+    _hand_on_reward(network, dynamics)
+
+
+def _hand_on_reward(network, trained):
+    """Makes the reward head find in the LSTM's output what it is told by in the features."""
+    decoder, head = network.decoder.dense, network.reward_head.dense
+    for drawn, told in ((decoder.kernel, head.kernel), (decoder.bias, head.bias)):
+        features, channels = _values(drawn, trained.reward_channels)
+        told.assign((features.reshape(-1, len(channels)) @ channels).reshape(told.shape))
 
 
 def _through_components(network, mean, components, deviations, spread):

@@ -342,6 +342,56 @@ def _outer(a, b):
     return ops.transpose(a) @ b
 
 
+class RewardHead(keras.layers.Layer):
+    """LSTM outputs (batch, time, 2048) -> logits of the reward's sign, (batch, time, 3), float32.
+
+    A reward is decided in one place, as where a pill is eaten, and it is the same in all places. So
+    each place has logits, found by a convolution, and how far it is the one to look at; the answer
+    is the mean so weighted (attention pooling: Ilse et al. 2018, arXiv 1802.04712, section 2.4).
+    """
+
+    CHANNELS = 8  # what a place is told by
+    FILTERS = 32
+
+    def __init__(self, preset: Preset, dtype):
+        super().__init__(dtype=dtype, name="reward_head")
+        height, width, _ = preset.decoder_start
+        self.grid = height, width, self.CHANNELS
+        self.dense = keras.layers.Dense(math.prod(self.grid), dtype=dtype)
+        self.conv = keras.layers.Conv2D(
+            self.FILTERS,
+            3,
+            padding="same",
+            activation=leaky_relu,
+            kernel_initializer="he_normal",
+            dtype=dtype,
+        )
+        self.verdict = keras.layers.Conv2D(4, 1, dtype="float32", name="verdict")
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+        self.conv.build((None, *self.grid))
+        self.verdict.build((None, *self.grid[:2], self.FILTERS))
+
+    def call(self, outputs):
+        logits, _ = self.judge(self.dense(ops.reshape(outputs, (-1, outputs.shape[-1]))))
+        return ops.reshape(logits, (-1, outputs.shape[1], 3))
+
+    def judge(self, places):
+        """What is made of places (batch, height * width * CHANNELS), before their activation.
+
+        Returns:
+            logits of the reward's sign, (batch, 3), and of the place to look at, (batch, height *
+            width), float32.
+        """
+        places = ops.reshape(leaky_relu(places), (-1, *self.grid))
+        verdict = self.verdict(self.conv(places))
+        verdict = ops.reshape(verdict, (-1, self.grid[0] * self.grid[1], 4))
+        where = verdict[..., 3]
+        logits = ops.sum(verdict[..., :3] * ops.softmax(where)[..., None], axis=1)
+        return logits, where
+
+
 class Network(keras.Model):
     """One set of weights: encoder, core, decoder, heads and what the data looks like.
 
@@ -356,7 +406,7 @@ class Network(keras.Model):
         self.encoder = frame_encoder(self.preset, dtype)
         self.core = ActionGatedLSTM(num_actions, self.preset.units, dtype=dtype)
         self.decoder = FrameDecoder(self.preset, dtype)
-        self.reward_head = keras.layers.Dense(3, dtype="float32", name="reward_head")
+        self.reward_head = RewardHead(self.preset, dtype)
         self.termination_head = keras.layers.Dense(1, dtype="float32", name="termination_head")
         shape = self.preset.frame_shape
 

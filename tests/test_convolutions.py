@@ -30,11 +30,11 @@ def stacks(count, seed):
 
 @pytest.mark.parametrize("variant", ["paper", "compression"])
 def test_what_the_convolutions_predict_alone_the_whole_network_then_predicts(variant):
-    whole = predictor(variant, feed_back=False)
+    whole = predictor(variant, feed_back=False, reward_weight=0.02)
     alone = NextFrame(whole.network)
     batch = tiny.batch(3, size=40)
-    hand_on(whole.network, stacks(600, seed=1), alone.action_planes.get_weights()[0])
-    predicted = whole.predict_on_batch(batch)["frames"]
+    hand_on(whole.network, alone, stacks(600, seed=1))
+    predicted = whole.predict_on_batch(batch)
     for step in range(3):
         # The stack of two before each predicted frame, and the action between.
         at = 4 + step
@@ -42,20 +42,22 @@ def test_what_the_convolutions_predict_alone_the_whole_network_then_predicts(var
             "frames": batch["frames"][:, at - 2 : at + 1],
             "actions": batch["actions"][:, at - 2 : at],
         }
-        expected = alone.predict_on_batch(shown)[:, 0]
-        spread = np.std(expected - expected.mean(axis=0))
-        assert np.abs(predicted[:, step] - expected).mean() < 0.1 * spread
-        others = alone.predict_on_batch({**shown, "actions": (shown["actions"] + 1) % 3})[:, 0]
-        assert np.abs(predicted[:, step] - others).mean() > 0.3 * spread
+        expected = alone.predict_on_batch(shown)
+        others = alone.predict_on_batch({**shown, "actions": (shown["actions"] + 1) % 3})
+        for key in ("frames", "reward"):
+            told, wanted = predicted[key][:, step], expected[key][:, 0]
+            spread = np.std(wanted - wanted.mean(axis=0))
+            assert np.abs(told - wanted).mean() < 0.1 * spread
+            assert np.abs(told - others[key][:, 0]).mean() > 0.3 * spread
 
 
 def test_the_paper_variants_convolutions_see_what_they_have_predicted():
     alone = NextFrame(predictor().network)
     frames = stacks(5, seed=2).astype(np.float32)
     actions = np.random.default_rng(0).integers(0, 3, (5, 4))
-    predicted = keras.ops.convert_to_numpy(alone({"frames": frames, "actions": actions}))
+    predicted = keras.ops.convert_to_numpy(alone({"frames": frames, "actions": actions})["frames"])
     for step in range(3):
-        one = alone({"frames": frames, "actions": actions[:, step : step + 2]})
+        one = alone({"frames": frames, "actions": actions[:, step : step + 2]})["frames"]
         one = keras.ops.convert_to_numpy(one)
         np.testing.assert_allclose(predicted[:, step], one[:, 0], rtol=1e-4, atol=1e-4)
         frames = np.concatenate([frames[:, 1:], one * 70.0 + 120.0], axis=1)
@@ -63,7 +65,9 @@ def test_the_paper_variants_convolutions_see_what_they_have_predicted():
 
 def test_what_the_lstm_hands_on_it_can_hand_on_again():
     whole = predictor("compression")
-    hand_on(whole.network, stacks(600, seed=1), np.zeros((3, 8)))
+    alone = NextFrame(whole.network)
+    alone.action_planes.embeddings.assign(np.zeros((3, 8)))
+    hand_on(whole.network, alone, stacks(600, seed=1))
     state = whole.observe(stacks(20, seed=2), np.zeros((20, 1), int))
     outputs, _, _ = whole.imagine(state, np.zeros((20, 3), int))
     outputs = keras.ops.convert_to_numpy(outputs)[..., : 2 * 288]
@@ -73,21 +77,23 @@ def test_what_the_lstm_hands_on_it_can_hand_on_again():
 
 
 def test_the_lstm_goes_on_as_the_linear_dynamics_do():
-    whole = predictor("compression", "tiny_wider")
+    whole = predictor("compression", "tiny_wider", reward_weight=0.02)
     alone = LinearDynamics(whole.network)
     random = np.random.default_rng(3)
     for biases in alone.biases:
         biases.assign(random.normal(0, 0.1, biases.shape))
     hand_on_dynamics(whole.network, alone, stacks(600, seed=1), random.integers(0, 3, (600, 3)))
     batch = tiny.batch(4, size=40)
-    predicted = whole.predict_on_batch(batch)["frames"]
+    predicted = whole.predict_on_batch(batch)
     shown = {"frames": batch["frames"][:, 2:4], "actions": batch["actions"][:, 2:]}
     expected = alone.predict_on_batch(shown)
     others = alone.predict_on_batch({**shown, "actions": (shown["actions"] + 1) % 3})
-    for step in range(4):
-        spread = np.std(expected[:, step] - expected[:, step].mean(axis=0))
-        assert np.abs(predicted[:, step] - expected[:, step]).mean() < 0.1 * spread
-        assert np.abs(predicted[:, step] - others[:, step]).mean() > 0.3 * spread
+    for key, close in (("frames", 0.1), ("reward", 0.2)):
+        for step in range(4):
+            told, wanted = predicted[key][:, step], expected[key][:, step]
+            spread = np.std(wanted - wanted.mean(axis=0))
+            assert np.abs(told - wanted).mean() < close * spread
+            assert np.abs(told - others[key][:, step]).mean() > 0.3 * spread
 
 
 def test_the_drawn_steps_are_those_that_the_batch_names():
@@ -96,19 +102,20 @@ def test_the_drawn_steps_are_those_that_the_batch_names():
     everything = alone.predict_on_batch(batch)
     steps = np.tile([0, 3], (len(everything), 1))
     some = alone.predict_on_batch({**batch, "steps": steps})
-    np.testing.assert_allclose(some, everything[:, [0, 3]], rtol=1e-5, atol=1e-5)
+    for key, found in some.items():
+        np.testing.assert_allclose(found, everything[key][:, [0, 3]], rtol=1e-5, atol=1e-5)
 
 
 def test_fewer_frames_than_components_are_enough():
     whole = predictor("paper", feed_back=False)
     alone = NextFrame(whole.network)
-    hand_on(whole.network, stacks(5, seed=1), alone.action_planes.get_weights()[0])
+    hand_on(whole.network, alone, stacks(5, seed=1))
     assert np.isfinite(whole.predict_on_batch(tiny.batch(3))["frames"]).all()
 
 
 @pytest.mark.parametrize("alone_kind", [NextFrame, LinearDynamics])
 def test_the_convolutions_alone_are_trained(alone_kind):
-    whole = predictor()
+    whole = predictor(reward_weight=0.02)
     before = {v.path: v.numpy() for v in whole.network.trainable_variables}
     alone = alone_kind(whole.network)
     own = [v for v in alone.trainable_variables if v.path not in before]
@@ -122,20 +129,85 @@ def test_the_convolutions_alone_are_trained(alone_kind):
         v.path for v in whole.network.trainable_variables if (v.numpy() != before[v.path]).any()
     }
     assert moved
-    assert all("conv" in path for path in moved)
-    assert len(moved) == 2 * (len(PRESETS["tiny"].encoder) + len(PRESETS["tiny"].decoder))
+    judging = {path for path in moved if path.startswith("reward_head")}
+    assert len(judging) == 4
+    assert all("conv" in path for path in moved - judging)
+    seeing = len(PRESETS["tiny"].encoder) + len(PRESETS["tiny"].decoder)
+    assert len(moved - judging) == 2 * seeing
+
+
+def shown_and_controlled():
+    """Two predicted frames after two, in which the player decides two pixels of one place."""
+    batch = tiny.batch(2)
+    batch = {key: values[:, : 4 if key == "frames" else 3] for key, values in batch.items()}
+    batch["controlled"] = np.zeros((3, 2, 12, 12), np.uint8)
+    batch["controlled"][:, :, 2:4, 5] = 255
+    return batch
 
 
 @pytest.mark.parametrize("alone_kind", [NextFrame, LinearDynamics])
 def test_what_the_player_decides_counts_for_more(alone_kind):
-    batch = tiny.batch(2)
-    batch = {"frames": batch["frames"][:, :4], "actions": batch["actions"][:, :3]}
-    batch["controlled"] = np.zeros((3, 2, 12, 12), np.uint8)
-    batch["controlled"][:, :, 2:4, 5] = 255
+    batch = shown_and_controlled()
     plain, weighted = (alone_kind(predictor().network, weight) for weight in (0.0, 5.0))
-    error = keras.ops.convert_to_numpy(plain(batch)) - (batch["frames"][:, 2:] - 120.0) / 70.0
-    squares = 0.5 * np.square(error)[..., 0]
-    everywhere, decided = squares.sum(), squares[:, :, 2:4, 5].sum()
-    for model, expected in ((plain, everywhere), (weighted, everywhere + 5 * decided)):
-        loss = model.compute_loss(x=batch, y_pred=model(batch))
-        np.testing.assert_allclose(float(loss), expected / 6, rtol=1e-4)
+    predicted = plain(batch)
+    error = keras.ops.convert_to_numpy(predicted["frames"])
+    decided = 0.5 * np.square(error - (batch["frames"][:, 2:] - 120.0) / 70.0)[:, :, 2:4, 5].sum()
+    loss, more = (float(model.compute_loss(batch, y_pred=predicted)) for model in (plain, weighted))
+    assert more - loss == pytest.approx(5 * decided / 6, rel=1e-3)
+
+
+@pytest.mark.parametrize("alone_kind", [NextFrame, LinearDynamics])
+def test_the_reward_is_told_and_where_it_is_told_by(alone_kind):
+    batch = shown_and_controlled()
+    alone = alone_kind(predictor().network)
+    predicted = {key: keras.ops.convert_to_numpy(value) for key, value in alone(batch).items()}
+    assert predicted["reward"].shape == (3, 2, 3)
+    assert predicted["where"].shape == (3, 2, 36)
+    errors = 0.5 * np.square(predicted["frames"] - (batch["frames"][:, 2:] - 120.0) / 70.0)
+
+    def cross_entropy(logits, index):
+        logits = logits.astype(np.float64)
+        logits = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+        return -np.take_along_axis(logits, index[..., None], axis=-1).mean()
+
+    signs = np.sign(batch["rewards"][:, 1:]).astype(int) + 1
+    expected = errors.sum() / 6 + 0.1 * 144 * (
+        cross_entropy(predicted["reward"], signs)
+        # Rows 2 and 3, column 5 of the pixels lie in row 1, column 2 of six by six places.
+        + 0.3 * cross_entropy(predicted["where"], np.full((3, 2), 1 * 6 + 2))
+    )
+    assert float(alone.compute_loss(batch, y_pred=predicted)) == pytest.approx(expected, rel=1e-5)
+    # Without knowing what the player decides, it finds out for itself where to look.
+    del batch["controlled"]
+    expected -= 0.1 * 144 * 0.3 * cross_entropy(predicted["where"], np.full((3, 2), 8))
+    assert float(alone.compute_loss(batch, y_pred=predicted)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_reward_is_what_is_told_where_it_looks():
+    head = predictor().network.reward_head
+    head.conv.kernel.assign(np.zeros(head.conv.kernel.shape))
+    places = np.zeros((1, 6, 6, 8), np.float32)
+    kernel = np.zeros(head.conv.kernel.shape)
+    kernel[1, 1, 0, 0], kernel[1, 1, 1, 1] = 1, 1  # a place's own first and second channel
+    head.conv.kernel.assign(kernel)
+    verdict = np.zeros((1, 1, 32, 4))
+    verdict[0, 0, 0, 2], verdict[0, 0, 1, 3] = (
+        3,
+        50,
+    )  # rewarded by one, looked at by the other
+    head.verdict.kernel.assign(verdict)
+    places[0, 2, 3] = [1, 1, 0, 0, 0, 0, 0, 0]
+    places[0, 4, 4] = [9, 0, 0, 0, 0, 0, 0, 0]
+    logits, where = head.judge(places.reshape(1, -1))
+    np.testing.assert_allclose(logits, [[0, 0, 3]], atol=1e-4)
+    assert int(np.argmax(where)) == 2 * 6 + 3
+
+
+def test_wherever_it_happens_it_is_the_same_reward():
+    head = predictor().network.reward_head
+    random = np.random.default_rng(0)
+    places = np.zeros((2, 6, 6, 8), np.float32)
+    places[0, 1:4, 1:4] = places[1, 2:5, 2:5] = random.normal(size=(3, 3, 8))
+    logits, _ = head.judge(places.reshape(2, -1))
+    np.testing.assert_allclose(logits[0], logits[1], rtol=1e-4, atol=1e-6)
+    assert np.abs(np.asarray(logits)).max() > 1e-3

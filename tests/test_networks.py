@@ -18,7 +18,7 @@ def networks():
 
 
 @pytest.mark.parametrize(
-    "name, parameters", [("lstm_84x84x1", 64_145_430), ("lstm_210x160x3", 113_929_736)]
+    "name, parameters", [("lstm_84x84x1", 67_354_583), ("lstm_210x160x3", 116_220_937)]
 )
 def test_number_of_parameters(networks, name, parameters):
     assert networks[name].count_params() == parameters

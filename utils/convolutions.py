@@ -72,8 +72,9 @@ def convolutions_first(
         "paper": (NextFrame, ONE_STEP_THEN_MORE),
         "compression": (LinearDynamics, EVER_FURTHER),
     }[variant]
-    encoder_learns_later = network.encoder.trainable
-    network.encoder.trainable = True
+    later = [(layer, layer.trainable) for layer in (network.encoder, network.reward_head)]
+    for layer, _ in later:
+        layer.trainable = True
     with devices.scope():
         model = kind(network, control_weight)
     if saved:
@@ -124,13 +125,14 @@ def convolutions_first(
                 after_epoch(done, model, fitted.history["loss"][0])
     if variant == "paper":
         frames = held_out(dataset, shape, stack, SAMPLES, seed)["frames"]
-        hand_on(network, frames, model.action_planes.get_weights()[0])
+        hand_on(network, model, frames)
     else:
         length = stack + _at_most(FOLLOWED, dataset, stack)
         windows = held_out(dataset, shape, length, SAMPLES_FOLLOWED, seed)
         frames, actions = windows["frames"][:, :stack], windows["actions"][:, stack - 1 :]
         hand_on_dynamics(network, model, frames, actions)
-    network.encoder.trainable = encoder_learns_later
+    for layer, learns in later:
+        layer.trainable = learns
     network.set_weights(devices.same(network.get_weights()))
 
 

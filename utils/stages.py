@@ -46,6 +46,7 @@ ONE_STEP_PREDICTIONS = 10  # frames predicted a window where predictions are not
 DATA_SEEDS = {"training": 1, "validation": 2, "test": 3}
 BATCH_SIZES = {"lstm_84x84x1": 16, "lstm_210x160x3": 4}
 ENCODER_RATE = 0.0  # learning rate of the encoder over the others'; 0: it is left as it is
+REWARD_RATE = 10.0  # of the reward's head, which has learned a good deal with the convolutions
 CONTROL_WEIGHT = 5.0  # of the errors where the player decides, over those elsewhere
 HORIZONS = (1, 3, 5, 10, 30)  # steps whose errors are plotted while training and reported after
 EPOCHS_PER_ANIMATION = 5
@@ -63,7 +64,7 @@ class Stage:
     learning_rate: float
     max_steps: int
     convolution_steps: int = 0  # of the convolutions alone, before the first step
-    heads_rate: float = 1.0  # learning rate of the reward's and termination's heads
+    termination_rate: float = 1.0  # learning rate of the termination's head, over the others'
     horizon: int | None = None  # steps fed back, `predict` of them drawn and decoded; None: all are
     reward_weight: float = 0.0  # of the reward's cross-entropy against the pixels; 0: not trained
 
@@ -317,7 +318,7 @@ class _Run:
                 "batch_size": self.batch_size,
                 "learning_rate": args.learning_rate,
                 "encoder_rate": args.encoder_rate,
-                "heads_rate": stage.heads_rate,
+                "termination_rate": stage.termination_rate,
                 "convolution_steps": args.convolution_steps,
                 "control_weight": args.control_weight,
                 "max_steps": args.max_steps,
@@ -336,7 +337,7 @@ class _Run:
             self.model = self._predictor()
             rate = rise_and_fall(args.learning_rate, args.max_steps)
             faster = {"frame_encoder": args.encoder_rate}
-            faster |= dict.fromkeys(("reward_head", "termination_head"), stage.heads_rate)
+            faster |= {"reward_head": REWARD_RATE, "termination_head": stage.termination_rate}
             self.model.compile(ScaledAdam(rate, faster))
             self.model.optimizer.build(self.model.trainable_variables)
         # Evaluated on one device: the model itself or, where it lies on many, a copy.
