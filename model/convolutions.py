@@ -5,8 +5,8 @@ place that it can be in, of which a data set shows some a few times and most nev
 learn it once for all places. So the encoder's and the decoder's first predict by themselves, told
 the action in every place. The paper variant's predict the next frame, and see it again to predict
 the one after; between the compression variant's the features go on from step to step by a linear
-map, itself two convolutions. Then the layers between them start out as what does the same to the
-features' principal components.
+map, itself two convolutions. The reward's convolutions learn along with them. Then the layers
+between them start out as what does the same to the features' principal components.
 """
 
 import math
