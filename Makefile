@@ -1,4 +1,4 @@
-# make test: lint and tests. make demo: data, training, video, error table in about ten minutes. Both
+# make test: lint and tests. make demo: data, training, video, error table in 9 to 15 minutes. Both
 # make their own virtual environment first.
 
 PYTHON ?= python3
