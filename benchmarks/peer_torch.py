@@ -50,7 +50,7 @@ class TorchNetwork(nn.Module):
         self.kernel, self.recurrent_kernel, self.bias = parameter(), parameter(), parameter()
         self.decoder_dense = nn.ParameterList([parameter(), parameter()])
         self.decoder_convs = convs(preset.decoder, 3, 2, 0, 1)
-        # Never used here: no training step and no roll-out that is compared asks for rewards.
+        # Never used here: frames alone are trained and imagined; ours tells rewards as it imagines.
         self.reward_head = nn.ParameterList([parameter() for _ in range(6)])
         self.termination_head = nn.ParameterList([parameter(), parameter()])
         assert next(take, None) is None, "a weight of the Keras network has no counterpart"

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from model.loss import frame_loss
+from model.loss import frame_loss, reward_loss
 from model.networks import LEAK, Network, leaky_relu
 
 OPEN = 1.0  # bias of the gates that let the LSTM's input in and its cell out
@@ -84,17 +84,13 @@ class Convolutions(keras.Model):
         rewards = x["rewards"][:, self.stack - 1 :]
         if "steps" in x:
             rewards = ops.take_along_axis(rewards, x["steps"], axis=1)
-        classes = ops.cast(ops.sign(rewards), "int32") + 1
-        told = keras.losses.sparse_categorical_crossentropy(
-            classes, y_pred["reward"], from_logits=True
-        )
-        reward_loss = ops.mean(told)
+        telling = reward_loss(rewards, y_pred["reward"])
         if "controlled" in x:
             decided = self._by_place(x["controlled"])
             where = ops.log_softmax(y_pred["where"])
             looked = ops.sum(decided * where, axis=-1) / ops.maximum(ops.sum(decided, axis=-1), 1)
-            reward_loss = reward_loss - PLACE_WEIGHT * ops.mean(looked)
-        return loss + REWARD_WEIGHT * math.prod(error.shape[2:]) * reward_loss
+            telling = telling - PLACE_WEIGHT * ops.mean(looked)
+        return loss + REWARD_WEIGHT * math.prod(error.shape[2:]) * telling
 
     def _by_place(self, controlled):
         """Mean of `controlled` (batch, time, height, width) over each place's pixels.

@@ -1,5 +1,6 @@
-"""What a predicted frame's errors cost."""
+"""What errors cost: a predicted frame's, and the reward's."""
 
+import keras
 from keras import ops
 
 
@@ -22,3 +23,14 @@ def frame_loss(error, controlled=None, control_weight: float = 0.0):
         return plain, plain
     weights = ops.cast(controlled, "float32") * (control_weight / 255)
     return plain, plain + ops.mean(ops.sum(weights * errors, axis=(2, 3)))
+
+
+def reward_loss(rewards, logits):
+    """Mean cross-entropy of the reward's sign, a scalar.
+
+    Args:
+        rewards: float32 (batch, time).
+        logits: of -1, 0 and +1, (batch, time, 3).
+    """
+    classes = ops.cast(ops.sign(rewards), "int32") + 1
+    return ops.mean(keras.losses.sparse_categorical_crossentropy(classes, logits, from_logits=True))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from model.loss import frame_loss
+from model.loss import frame_loss, reward_loss
 from model.networks import PRESETS, Network
 
 VARIANTS = ("paper", "compression")
@@ -187,20 +187,14 @@ class FramePredictor(keras.Model):
         plain, loss = frame_loss(error, x.get("controlled"), self.control_weight)
         self.pixel_loss.update_state(plain)
         if self.reward_weight:
-            rewards = x["rewards"][:, self.warmup - 1 :]
-            classes = ops.cast(ops.sign(rewards), "int32") + 1
-            reward_loss = ops.mean(
-                keras.losses.sparse_categorical_crossentropy(
-                    classes, y_pred["reward"], from_logits=True
-                )
-            )
+            told = reward_loss(x["rewards"][:, self.warmup - 1 :], y_pred["reward"])
             terminations = ops.cast(x["terminations"][:, self.warmup - 1 :], "float32")
             termination_loss = keras.losses.binary_crossentropy(
                 terminations, y_pred["termination"], from_logits=True
             )
-            reward_loss = reward_loss + ops.mean(termination_loss)
-            self.reward_loss.update_state(reward_loss)
-            loss = loss + self.reward_weight * math.prod(self.preset.frame_shape) * reward_loss
+            told = told + ops.mean(termination_loss)
+            self.reward_loss.update_state(told)
+            loss = loss + self.reward_weight * math.prod(self.preset.frame_shape) * told
         return loss
 
 

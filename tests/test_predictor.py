@@ -261,7 +261,7 @@ def test_gradients_reach_every_trained_weight(predictor):
 
 
 def test_bfloat16_predicts_about_the_same_in_float32():
-    keras.utils.set_random_seed(3)
+    keras.utils.set_random_seed(0)
     plain = compression_model("tiny", 3, warmup=WARMUP)
     half = compression_model("tiny", 3, warmup=WARMUP, precision="mixed_bfloat16")
     half.network.set_weights(plain.network.get_weights())
@@ -269,14 +269,14 @@ def test_bfloat16_predicts_about_the_same_in_float32():
     expected, found = np.asarray(plain(data)["frames"]), np.asarray(half(data)["frames"])
     assert found.dtype == np.float32
     assert all(weight.dtype == "float32" for weight in half.network.weights)
-    assert np.square(found - expected).mean() < 0.1**2 * np.square(expected).mean()
+    assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
     cast = compression_model("tiny", 3, warmup=WARMUP, precision="bfloat16")
     cast.network.set_weights(plain.network.get_weights())
     assert cast.network.core.kernel.dtype == "bfloat16"
     assert cast.network.mean_frame.dtype == "float32"
     found = np.asarray(cast(data)["frames"])
     assert found.dtype == np.float32
-    assert np.square(found - expected).mean() < 0.1**2 * np.square(expected).mean()
+    assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
 
 
 def moving_dots(rng, length, size=16):
