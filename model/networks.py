@@ -366,7 +366,7 @@ class RewardHead(keras.layers.Layer):
             kernel_initializer="he_normal",
             dtype=dtype,
         )
-        self.verdict = keras.layers.Conv2D(4, 1, dtype="float32", name="verdict")
+        self.verdict = keras.layers.Conv2D(4, 1, dtype=dtype, name="verdict")
 
     def build(self, input_shape):
         self.dense.build(input_shape)
@@ -385,7 +385,7 @@ class RewardHead(keras.layers.Layer):
             width), float32.
         """
         places = ops.reshape(leaky_relu(places), (-1, *self.grid))
-        verdict = self.verdict(self.conv(places))
+        verdict = ops.cast(self.verdict(self.conv(places)), "float32")
         verdict = ops.reshape(verdict, (-1, self.grid[0] * self.grid[1], 4))
         where = verdict[..., 3]
         logits = ops.sum(verdict[..., :3] * ops.softmax(where)[..., None], axis=1)
