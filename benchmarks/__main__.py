@@ -125,6 +125,7 @@ def _train(rounds, data, machine):
         checked = measure("train.agreement", **work)
         assert checked["parameters"] == checked["peer_parameters"], checked
         assert checked["difference"] < 1e-3 * checked["largest"], checked
+        assert checked["told"] < 1e-3, checked
         work |= {"batch_size": BATCH[model], "steps": 30}
         theirs = {**work, "precision": machine["precision"]}
         calls = {"ours": ("train.ours", work), "torch": ("train.pytorch", theirs)}

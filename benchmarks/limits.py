@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from benchmarks.child import seconds_of
-from model.networks import PRESETS
+from model.networks import PRESETS, RewardHead
 
 
 def machine():
@@ -55,7 +55,7 @@ def train_flops(model, num_actions, batch, warmup, predictions, variant):
 def imagine_flops(model, num_actions, batch, decoded):
     """Floating-point operations of one imagined step of the compression variant."""
     per = _per_frame(model, num_actions)
-    return 2 * batch * (per["core"] + (per["decoder"] if decoded else 0))
+    return 2 * batch * (per["core"] + per["reward"] + (per["decoder"] if decoded else 0))
 
 
 def core_weights(model, num_actions):
@@ -76,6 +76,8 @@ def _per_frame(model, num_actions):
     units = preset.units
     dense = height * width * channels * units
     height, width, channels = preset.decoder_start
+    told_by, filters = RewardHead.CHANNELS, RewardHead.FILTERS
+    reward = height * width * (units * told_by + 9 * told_by * filters + 4 * filters)
     decoder = units * height * width * channels
     for conv, made in zip(preset.decoder, preset.decoder_sizes(), strict=True):
         decoder += height * width * channels * conv.filters * conv.size**2
@@ -86,4 +88,5 @@ def _per_frame(model, num_actions):
         "encoder": sum(encoder) + dense,
         "decoder": decoder,
         "core": core,
+        "reward": reward,
     }

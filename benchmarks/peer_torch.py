@@ -50,8 +50,9 @@ class TorchNetwork(nn.Module):
         self.kernel, self.recurrent_kernel, self.bias = parameter(), parameter(), parameter()
         self.decoder_dense = nn.ParameterList([parameter(), parameter()])
         self.decoder_convs = convs(preset.decoder, 3, 2, 0, 1)
-        # Never used here: frames alone are trained and imagined; ours tells rewards as it imagines.
-        self.reward_head = nn.ParameterList([parameter() for _ in range(6)])
+        # Imagined with, not trained.
+        self.reward_dense = nn.ParameterList([parameter(), parameter()])
+        self.reward_convs = convs(range(2), 3, 2, 0, 1)
         self.termination_head = nn.ParameterList([parameter(), parameter()])
         assert next(take, None) is None, "a weight of the Keras network has no counterpart"
         self.register_buffer("mean", torch.from_numpy(np.array(mean)))
@@ -110,6 +111,19 @@ class TorchNetwork(nn.Module):
             if i < len(self.preset.decoder) - 1:
                 x = F.leaky_relu(x, 0.1)
         return x.permute(0, 2, 3, 1).unflatten(0, (batch, time_)).float()
+
+    def tell(self, h):
+        """LSTM outputs (batch, time, units) -> reward's and termination's probabilities."""
+        height, width, _ = self.preset.decoder_start
+        places = h.flatten(0, 1)
+        x = F.leaky_relu(places @ self.reward_dense[0] + self.reward_dense[1], 0.1)
+        x = x.unflatten(1, (height, width, -1)).permute(0, 3, 1, 2)
+        x = F.leaky_relu(F.conv2d(x, *self.reward_convs[:2], padding=1), 0.1)
+        verdict = F.conv2d(x, *self.reward_convs[2:]).float().flatten(2)
+        logits = (verdict[:, :3] * verdict[:, 3:].softmax(2)).sum(2)
+        ends = places @ self.termination_head[0] + self.termination_head[1]
+        reward, termination = logits.softmax(1), ends[:, 0].float().sigmoid()
+        return reward.unflatten(0, h.shape[:2]), termination.unflatten(0, h.shape[:2])
 
     def forward(self, frames, actions, predictions, variant):
         """Predicted frames, normalised, after all other frames: what a training step computes."""

@@ -117,18 +117,28 @@ def way_of_2016(model, variant, batch_size, data, steps):
 
 
 def agreement(model, variant, data):
-    """How far the peer's float32 predictions are from ours for the same weights, and the sizes."""
+    """How far the peer's float32 predictions are from ours for the same weights, and the sizes.
+
+    `told` is how far its probabilities of reward and termination are.
+    """
     import torch
+
+    from model.predictor import look
 
     predictor, windows = model_and_windows(model, variant, 2, data, 1)
     batch = windows[0]
     network = counterpart(predictor)
+    outputs = np.random.default_rng(0).normal(size=(2, 3, predictor.preset.units)).astype("float32")
     with torch.no_grad():
         theirs = network(
             torch.from_numpy(batch["frames"]), torch.from_numpy(batch["actions"]), 5, variant
         )
+        told = network.tell(torch.from_numpy(outputs))
     own = np.asarray(predictor(batch)["frames"])
+    own_told = look(predictor.network, outputs, decode=False)
+    pairs = zip(told, (own_told["reward"], own_told["termination"]), strict=True)
     return {
+        "told": max(float(np.abs(their.numpy() - np.asarray(our)).max()) for their, our in pairs),
         "difference": float(np.abs(theirs.numpy() - own).max()),
         "largest": float(np.abs(own).max()),
         "parameters": sum(math.prod(weight.shape) for weight in _trained(predictor.network)),
