@@ -138,7 +138,7 @@ class Dataset:
         nearest = [min(seen, key=lambda known: abs(known - index)) for index in range(256)]
         return np.array([table[index] for index in nearest], np.uint8)
 
-    def read(self, episode: int, start: int, count: int, shape, wanted=slice(None)):
+    def read(self, episode: int, start: int, count: int, shape, wanted=None):
         """A run of `count` frames, fitted to a preset's frame shape, with all that lies between.
 
         Args:
@@ -148,7 +148,8 @@ class Dataset:
                 size (games of 214 to 250 rows, or the 84x84 preset) are resized by area. Palette
                 indices that fit are left as they are, (count, height, width), for the model to
                 look up: a third of the bytes.
-            wanted: which of the run's frames are returned, as an index.
+            wanted: which of the run's frames are read and returned, by their numbers from 0; None:
+                all of them.
 
         Returns:
             dict of frames uint8, actions int32, rewards float32, terminations bool.
@@ -156,7 +157,11 @@ class Dataset:
         steps = slice(start, start + count - 1)
         group = self._file[self._names[episode]]
         try:
-            frames = group["observations"][start : start + count]
+            frames = group["observations"]
+            if wanted is None:
+                frames = frames[start : start + count]
+            else:
+                frames = np.stack([frames[start + i] for i in wanted])
             actions = group["actions"][steps].astype(np.int32)
         except OSError as error:
             raise InputError(
@@ -164,7 +169,7 @@ class Dataset:
                 f"{self.path}, but reading failed: {error}. Record the data set again."
             ) from error
         return {
-            "frames": self.fit(frames[wanted], shape),
+            "frames": self.fit(frames, shape),
             "actions": actions,
             "rewards": self.rewards[episode][steps],
             "terminations": self.terminations[episode][steps],
@@ -368,7 +373,7 @@ class Windows(keras.utils.PyDataset):
     def __getitem__(self, index):
         batch = self.first_batch + index
         numbers = self.numbers(batch)[self._share]
-        wanted, steps = [np.arange(self.length)] * len(numbers), {}
+        wanted, steps = [None] * len(numbers), {}
         if self._predictions:
             drawn = self._draw_steps(batch)[self._share]
             known = self.length - self._horizon
@@ -383,7 +388,8 @@ class Windows(keras.utils.PyDataset):
         episode, first = self.window(number)
         window = self.dataset.read(episode, first, self.length, self.shape, wanted)
         if self._controlled_steps:
-            last = first + wanted[-self._controlled_steps :]
+            frames = np.arange(self.length) if wanted is None else wanted
+            last = first + frames[-self._controlled_steps :]
             window["controlled"] = self.dataset.read_controlled(episode, last, self.shape)
         return window
 
