@@ -23,6 +23,7 @@ CLOSED = -4.0  # bias of the one that lets the old cell stay, which would blur w
 # Standard deviation of a component in the encoding: so far tanh is nearly straight, once or, where
 # the LSTM goes on from its own output, many times in a row.
 SPREAD_ONCE, SPREAD_AGAIN = 0.15, 0.05
+BEFORE = 0.25  # how large the features before a step are in its output, beside those after it
 # Standard deviation of what an action adds to a feature, at first: so much larger than the feature
 # that the units after it are switched by the action. Smaller, it takes long to be heeded at all.
 ACTION_PLANES = 6.0
@@ -50,6 +51,8 @@ class Convolutions(keras.Model):
         control_weight: as `FramePredictor` takes it.
     """
 
+    TOLD_BY = 1  # how many moments' features the reward is told by
+
     def __init__(self, network: Network, control_weight: float = 0.0):
         super().__init__(name="convolutions", dtype=network.dtype_policy)
         self.control_weight = control_weight
@@ -59,7 +62,10 @@ class Convolutions(keras.Model):
         self.convolutions += [head.conv, head.verdict]
         # Which of a place's features the reward is told by.
         shape = self.grid[-1], head.CHANNELS
-        self.reward_channels = self.add_weight(shape, "he_normal", name="reward_channels")
+        self.reward_channels = [
+            self.add_weight(shape, "he_normal", name=f"reward_channels_{i}")
+            for i in range(self.TOLD_BY)
+        ]
         # As functions: a network among the attributes would be trained as a whole.
         self._normalise, self._features = network.normalise, network.features
         self._draw, self._judge = network.decoder.draw, head.judge
@@ -68,10 +74,13 @@ class Convolutions(keras.Model):
         """Normalised frames from features (batch, *decoder_start)."""
         return self._draw(leaky_relu(features))  # as the decoder's dense layer will make them
 
-    def judge(self, features):
-        """What the reward head makes of features (batch, *decoder_start)."""
-        channels = ops.cast(ops.convert_to_tensor(self.reward_channels), features.dtype)
-        return self._judge(ops.matmul(features, channels))
+    def judge(self, *moments):
+        """What the reward head makes of features (batch, *decoder_start) of `TOLD_BY` moments."""
+        told_by = [
+            ops.matmul(features, ops.cast(ops.convert_to_tensor(channels), features.dtype))
+            for features, channels in zip(moments, self.reward_channels, strict=True)
+        ]
+        return self._judge(sum(told_by))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """`model.loss.frame_loss`, and the cross-entropy of the reward and of where it is told by.
@@ -143,7 +152,12 @@ class LinearDynamics(Convolutions):
     than the features have, each with a factor for each action and one for each place: a maze does
     not move, and what an action does depends on where. The first of these channels start out as,
     nearly, the identity, the others as what differs from action to action.
+
+    The reward of a step is told by the features after it and before it: that a pill was there and
+    is there no more is no linear matter, so that features which go on linearly cannot hold it.
     """
+
+    TOLD_BY = 2
 
     def __init__(self, network: Network, control_weight: float = 0.0):
         super().__init__(network, control_weight)
@@ -183,25 +197,28 @@ class LinearDynamics(Convolutions):
         """Of all steps, or of those that the batch's `steps` names."""
         stack = self.stack
         features = self.follow(batch["frames"][:, :stack], batch["actions"][:, stack - 1 :])
+        after, before = features[:, 1:], features[:, :-1]
         if "steps" in batch:
             steps = batch["steps"][..., None, None, None]
-            features = ops.take_along_axis(features, steps, axis=1)
-        time, features = features.shape[1], ops.reshape(features, (-1, *self.grid))
-        found = self.draw(features), *self.judge(features)
+            after, before = (ops.take_along_axis(x, steps, axis=1) for x in (after, before))
+        time = after.shape[1]
+        after, before = (ops.reshape(x, (-1, *self.grid)) for x in (after, before))
+        found = self.draw(after), *self.judge(after, before)
         found = (ops.reshape(part, (-1, time, *part.shape[1:])) for part in found)
         return dict(zip(("frames", "reward", "where"), found, strict=True))
 
     def follow(self, frames, actions):
-        """Features of what comes after, before the activation, (batch, time, *decoder_start).
+        """Features now and after each action, (batch, 1 + time, *decoder_start).
+
+        After the actions they are those before the decoder's activation.
 
         Args:
             frames: uint8 (batch, stack, height, width[, channels]).
             actions: int (batch, time), the first one taken in the last of the frames.
         """
-        features, found = self._features(self._normalise(frames)), []
+        found = [self._features(self._normalise(frames))]
         for t in range(actions.shape[1]):
-            features = self.advance(features, actions[:, t])
-            found.append(features)
+            found.append(self.advance(found[-1], actions[:, t]))
         return ops.stack(found, axis=1)
 
     def advance(self, features, actions):
@@ -254,7 +271,7 @@ def hand_on(network: Network, next_frame: NextFrame, frames: np.ndarray) -> None
     places = kernel.shape[-1] // action_planes.shape[-1]
     kernel[actions] = np.tile(action_planes, places) / signal
     dense.kernel.assign(kernel)
-    _hand_on_reward(network, next_frame)
+    _hand_on_reward(network, next_frame, kernel)
 
 
 def hand_on_dynamics(
@@ -267,6 +284,9 @@ def hand_on_dynamics(
     average action moves them. The others are shared out among the actions: each has the leading
     singular vectors of what it does otherwise, and is switched off under all others.
 
+    With both signs, a component takes two of the LSTM's outputs, and their difference tells it. So
+    their sum is free to tell what the component was before the step, for the reward.
+
     Args:
         network: whose convolutions are trained.
         dynamics: what they were trained with.
@@ -275,9 +295,8 @@ def hand_on_dynamics(
     """
     core, units = network.core, network.preset.units
     num_actions, count = core.num_actions, units // 2
-    seen = _features(network, frames)[:, None]
-    foreseen = _batches(dynamics.follow, frames, actions).reshape(len(frames), -1, seen.shape[-1])
-    everything = np.concatenate([seen, foreseen], axis=1).reshape(-1, seen.shape[-1])
+    everything = _batches(dynamics.follow, frames, actions)
+    everything = everything.reshape(-1, math.prod(network.preset.decoder_start))
     mean, components, deviations = _principal_components(everything, count)
     plus, minus = _through_components(network, mean, components, deviations, SPREAD_AGAIN)
 
@@ -316,22 +335,33 @@ def hand_on_dynamics(
         action_kernel[:, own] = np.eye(num_actions)[:, action : action + 1] - 1
     input_kernel[minus] = -input_kernel[plus]
     core.action_kernel.assign(action_kernel)
+    before = np.zeros((units, count))
+    before[plus] = BEFORE * np.eye(count)
     _through_gates(
         core,
         input_kernel / (1 + LEAK),
         input_bias,
-        np.concatenate([candidate, -candidate], axis=1),
+        np.concatenate([before + candidate, before - candidate], axis=1),
         np.concatenate([average[count], -average[count]]),
     )
-    _hand_on_reward(network, dynamics)
+    (after_kernel,) = _values(network.decoder.dense.kernel)
+    before_kernel = after_kernel / BEFORE
+    before_kernel[minus] *= -1
+    _hand_on_reward(network, dynamics, after_kernel, before_kernel)
 
 
-def _hand_on_reward(network, trained):
-    """Makes the reward head find in the LSTM's output what it is told by in the features."""
-    decoder, head = network.decoder.dense, network.reward_head.dense
-    for drawn, told in ((decoder.kernel, head.kernel), (decoder.bias, head.bias)):
-        features, channels = _values(drawn, trained.reward_channels)
-        told.assign((features.reshape(-1, len(channels)) @ channels).reshape(told.shape))
+def _hand_on_reward(network, trained, *kernels):
+    """Makes the reward head find in the LSTM's output what it is told by in the features.
+
+    `kernels` are what finds there the features of each moment.
+    """
+    head, kernel, bias = network.reward_head.dense, 0, 0
+    (mean,) = _values(network.decoder.dense.bias)
+    for found, channels in zip(kernels, _values(*trained.reward_channels), strict=True):
+        kernel += found.reshape(-1, len(channels)) @ channels
+        bias += mean.reshape(-1, len(channels)) @ channels
+    head.kernel.assign(kernel.reshape(head.kernel.shape))
+    head.bias.assign(bias.reshape(head.bias.shape))
 
 
 def _through_components(network, mean, components, deviations, spread):

@@ -175,12 +175,16 @@ def test_the_compression_variant_begins_with_dynamics_of_its_convolutions(flags,
     run("compress_seq_1_train", *flags, *more)
     assert "convolutions first: 100%" in capsys.readouterr().err
     trained = weights(directory(tmp_path))
-    # The encoding holds the components with both signs, and so does the LSTM's candidate.
+    # The encoding holds the components with both signs, and so does the LSTM's candidate; there
+    # what they were before is added to both.
     (kernel,) = [value for name, value in trained.items() if value.shape == (288, 32)]
     np.testing.assert_array_equal(kernel[:, 16:], -kernel[:, :16])
     gates = [value for value in trained.values() if value.shape == (32, 128)]
     (candidate,) = [value[:, 64:96] for value in gates if np.abs(value[:, 64:96]).max() > 1e-9]
-    np.testing.assert_allclose(candidate[:, 16:], -candidate[:, :16], atol=1e-9)
+    before = candidate[:, 16:] + candidate[:, :16]
+    np.testing.assert_allclose(before[:16], before[0, 0] * np.eye(16), atol=1e-9)
+    np.testing.assert_allclose(before[16:], 0, atol=1e-9)
+    assert before[0, 0] > 0
 
 
 def test_the_encoder_stays_as_it_is_unless_it_has_a_rate(flags, tmp_path, capsys):
