@@ -182,8 +182,8 @@ def test_the_compression_variant_begins_with_dynamics_of_its_convolutions(flags,
     gates = [value for value in trained.values() if value.shape == (32, 128)]
     (candidate,) = [value[:, 64:96] for value in gates if np.abs(value[:, 64:96]).max() > 1e-9]
     before = candidate[:, 16:] + candidate[:, :16]
-    np.testing.assert_allclose(before[:16], before[0, 0] * np.eye(16), atol=1e-9)
-    np.testing.assert_allclose(before[16:], 0, atol=1e-9)
+    np.testing.assert_allclose(before[:16], before[0, 0] * np.eye(16), atol=1e-6)
+    np.testing.assert_allclose(before[16:], 0, atol=1e-6)
     assert before[0, 0] > 0
 
 
