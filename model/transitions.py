@@ -160,7 +160,9 @@ class FastImagination:
     """Looks ahead as `Imagination` does, with the weights as they are now, as fast as it goes.
 
     Where the compression variant runs on TensorFlow it steps by `Transitions`, unless a small batch
-    would have to read more matrices than that saves. Otherwise it is `Imagination`.
+    would have to read more matrices than that saves. Otherwise it is `Imagination`; on JAX its
+    states are JAX's arrays and stay on the device, for those of thousands of games take longer to
+    copy than to compute.
 
     Args:
         predictor: whose roll-out it is; fastest as `load_predictor(precision="auto")` returns it.
@@ -172,6 +174,9 @@ class FastImagination:
         self._transitions = None
         if predictor.variant == "compression" and keras.backend.backend() == "tensorflow":
             self._transitions = Transitions(predictor.network.core, predictor.compute_dtype)
+        self._compiled = None
+        if keras.backend.backend() == "jax":
+            self._compiled = _compiled_by_jax(Imagination(predictor, decode))
         self._models = {}  # one for each horizon: Keras would relax a length that changes to None
 
     def __call__(self, state: State, actions, rows=None) -> dict:
@@ -180,6 +185,12 @@ class FastImagination:
         Several sequences may go on from one state: `rows`, int (batch,), says which of the state's
         rows each does, by default its own. What they begin alike with is imagined once.
         """
+        if self._compiled:
+            if rows is not None:
+                state = State(*(ops.take(part, rows, axis=0) for part in state))
+            found = self._compiled({"state": state, "actions": actions})
+            told = {key: np.asarray(found[key]) for key in found.keys() - {"state"}}
+            return {"state": found["state"], **told}
         if not self._pays(len(actions)):
             if rows is not None:
                 state = State(*(np.asarray(part)[rows] for part in state))
@@ -211,6 +222,19 @@ class FastImagination:
         if self._transitions is None:
             return False
         return min(batch, self._transitions.num_actions) <= 3 + batch // 12
+
+
+def _compiled_by_jax(model):
+    """A model as a function of a batch whose result stays where it is computed."""
+    import jax
+
+    run = jax.jit(lambda weights, batch: model.stateless_call(*weights, batch)[0])
+
+    def call(batch):
+        kinds = model.trainable_variables, model.non_trainable_variables
+        return run([[variable.value for variable in kind] for kind in kinds], batch)
+
+    return call
 
 
 class _ByMatrix(keras.Model):

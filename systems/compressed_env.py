@@ -120,7 +120,7 @@ class _Games:
         found = self._look_ahead(self.state, np.asarray(actions, np.int32)[:, None])
         self.state = found["state"]
         if self.latent:
-            self.observations = self.state.h
+            self.observations = np.asarray(self.state.h)
         else:
             self.observations = np.rint(found["frames"][:, 0]).astype(np.uint8)
         self.steps += 1

@@ -55,7 +55,7 @@ def screens_under(actions):
 def test_a_pixel_counts_if_another_action_from_the_last_ten_steps_on_changes_it(directory):
     find_controlled(directory, progress=False)
     found = pixels_of(directory)
-    recorded = Dataset(directory).actions(0)
+    recorded = Dataset(directory).actions[0]
     assert found.shape == (201, 210, 160) and not found[0].any()
     # Other actions begin every five steps; of Freeway's three, both others are tried.
     for frame, starts in ((5, [0]), (57, [50, 55]), (60, [50, 55]), (200, [190, 195])):

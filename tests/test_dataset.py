@@ -1,7 +1,10 @@
 """Windows worked by hand, on small data sets written here in Minari's layout."""
 
+import errno
 import json
+import os
 import pickle
+import types
 
 import h5py
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 
 from systems.errors import InputError
 from utils.dataset import Dataset, Windows, find_dataset, held_out
+from utils.frame_cache import FrameCache
 
 SHAPE = (210, 160, 3)
 
@@ -237,3 +241,62 @@ def test_games_named_by_minaris_own_metadata(tmp_path):
     dataset = find_dataset(directory, "pong", 6)
     assert dataset.game == "pong"
     assert len(dataset.action_meanings) == 6
+
+
+@pytest.mark.parametrize("rgb", [False, True])
+@pytest.mark.parametrize("shape", [(84, 84, 1), (210, 160, 3)])
+def test_kept_frames_are_those_that_are_made(tmp_path, shape, rgb):
+    directory = write(tmp_path / "data", [5, 2, 4], rgb=rgb)
+    noise = np.random.default_rng(0).integers(0, 256, (210, 160), dtype=np.uint8)
+    bits = np.random.default_rng(1).integers(0, 256, (5, 210, 20), dtype=np.uint8)
+    with h5py.File(directory / "main_data.hdf5", "a") as file:
+        for group in file.values():
+            group["observations"][2] = noise[..., None] if rgb else noise
+    with h5py.File(directory / "controlled.hdf5", "w") as file:
+        file["episode_2"] = bits
+    plain, kept = Dataset(directory), Dataset(directory)
+    kept.keep_fitted(shape)
+    asked = [(2, 0, 5, [0, 2, 3]), (2, 1, 3, None), (0, 0, 6, None), (2, 0, 5, None)]
+    for episode, start, count, wanted in asked * 2:
+        expected = plain.read(episode, start, count, shape, wanted)
+        found = kept.read(episode, start, count, shape, wanted)
+        for key, value in expected.items():
+            np.testing.assert_array_equal(found[key], value, err_msg=key)
+    for frames in [[3], [1, 3, 4], [1, 2, 3]]:
+        np.testing.assert_array_equal(
+            kept.read_controlled(2, frames, shape), plain.read_controlled(2, frames, shape)
+        )
+    # Once all have been asked for, the data set's files are not looked into any more.
+    (directory / "main_data.hdf5").unlink()
+    kept.__dict__.pop("_file").close()
+    np.testing.assert_array_equal(kept.read(2, 0, 5, shape)["frames"], expected["frames"])
+    assert os.listdir(directory).count("metadata.json") == len(os.listdir(directory)) - 1
+
+
+def test_frames_that_find_no_room_are_made_each_time(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    made = []
+
+    def make(numbers):
+        made.extend(numbers)
+        return np.repeat(numbers, 6).reshape(-1, 2, 3).astype(np.uint8)
+
+    def nearly_full(_):
+        return types.SimpleNamespace(f_bavail=6, f_frsize=20)  # a quarter: five frames
+
+    monkeypatch.setattr(os, "fstatvfs", nearly_full)
+    cache = FrameCache(tmp_path, 10, (2, 3))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        cache.read(np.array([4]), make)
+    assert cache.read(np.array([4, 7]), make)[:, 1, 2].tolist() == [4, 7]
+    assert cache.read(np.array([7, 4, 2]), make)[:, 0, 0].tolist() == [7, 4, 2]
+    assert made == [4, 4, 7, 7, 2]
+
+
+def test_kept_frames_lie_elsewhere_where_a_data_set_cannot_be_written_to(tmp_path):
+    cache = FrameCache(tmp_path / "none", 2, (1,))
+    for _ in range(2):
+        assert cache.read(np.array([1]), lambda _: np.full((1, 1), 7, np.uint8)).tolist() == [[7]]

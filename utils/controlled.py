@@ -53,7 +53,7 @@ def controlled_pixels(
         now = first + warmup - 1
         if at is None or at[0] != episode or at[1] > now:
             game.reset()
-            at, actions = (episode, 0), dataset.actions(episode)
+            at, actions = (episode, 0), dataset.actions[episode]
         for action in actions[at[1] : now]:
             game.step(int(action))
         at = (episode, now)

@@ -26,12 +26,13 @@ from systems.atari import game_name, resize
 from systems.control import FILE as CONTROLLED
 from systems.errors import InputError
 from systems.record import directory_of_files
+from utils.frame_cache import FrameCache
 
 KEYS = ("observations", "actions", "rewards", "terminations")
 
 
 class Dataset:
-    """One data set on disk, read lazily: memory holds its rewards and no frames.
+    """One data set on disk, read lazily: memory holds its actions and rewards and no frames.
 
     Args:
         directory: of metadata.json and main_data.hdf5, or its parent (Minari's own nesting).
@@ -60,7 +61,8 @@ class Dataset:
         with h5py.File(self.path) as file:
             for name in file:
                 group = file[name]
-                frames, steps = group["observations"].shape[0], group["actions"].shape[0]
+                actions = group["actions"][:].astype(np.int32)
+                frames, steps = group["observations"].shape[0], len(actions)
                 if frames != steps + 1:
                     raise ValueError(
                         f"{name} has {steps} actions and so should have {steps + 1} observations, "
@@ -68,14 +70,37 @@ class Dataset:
                     )
                 rewards = group["rewards"][:].astype(np.float32)
                 terminations = group["terminations"][:].astype(bool)
-                episodes.append((int(name.rsplit("_", 1)[1]), name, rewards, terminations))
+                number = int(name.rsplit("_", 1)[1])
+                episodes.append((number, name, actions, rewards, terminations))
             episodes.sort()
             if episodes:
                 self.frame_shape = file[episodes[0][1]]["observations"].shape[1:]
-        self._names = [name for _, name, _, _ in episodes]
-        self.rewards = [rewards for _, _, rewards, _ in episodes]
-        self.terminations = [terminations for _, _, _, terminations in episodes]
+        self._names = [name for _, name, *_ in episodes]
+        self.actions, self.rewards, self.terminations = (
+            [episode[part] for episode in episodes] for part in (2, 3, 4)
+        )
         self.lengths = np.array([len(rewards) for rewards in self.rewards], np.int64)
+        self._caches = {}
+
+    def keep_fitted(self, shape: tuple[int, int, int]) -> None:
+        """From now on keeps what it has made of frames, and of what is controlled in them.
+
+        For who reads the same frames many times, fitted to one preset's frame shape: of 32 windows
+        with what the player decides, five frames of 84x84 each, 3 ms of a core are left of 40.
+        """
+        count = int(self.lengths.sum() + len(self.lengths))
+        fitted = self.fit(np.zeros((1, *self.frame_shape), np.uint8), shape).shape[1:]
+        for what, size in (("frames", fitted), ("controlled", shape[:2])):
+            self._caches[what, shape] = FrameCache(self.directory, count, size)
+
+    def _kept(self, what, shape, episode, numbers, make):
+        """Some of an episode's frames: made, or those that were before."""
+        cache = self._caches.get((what, shape))
+        if cache is None:
+            return make(numbers)
+        # The episodes' frames one after the other: each has one more than steps.
+        first = int(self.lengths[:episode].sum()) + episode
+        return cache.read(first + numbers, lambda missing: make(missing - first))
 
     @functools.cached_property
     def _file(self):
@@ -95,7 +120,8 @@ class Dataset:
 
     def __getstate__(self):
         files = ("_file", "_controlled_file")
-        return {key: value for key, value in self.__dict__.items() if key not in files}
+        state = {key: value for key, value in self.__dict__.items() if key not in files}
+        return state | {"_caches": {}}
 
     def fingerprint(self) -> str:
         """Tells this data set from others, wherever it lies: by what was played, and how."""
@@ -155,25 +181,34 @@ class Dataset:
             dict of frames uint8, actions int32, rewards float32, terminations bool.
         """
         steps = slice(start, start + count - 1)
-        group = self._file[self._names[episode]]
+        numbers = start + (np.arange(count) if wanted is None else np.asarray(wanted))
         try:
-            frames = group["observations"]
-            if wanted is None:
-                frames = frames[start : start + count]
-            else:
-                frames = np.stack([frames[start + i] for i in wanted])
-            actions = group["actions"][steps].astype(np.int32)
+            frames = self._kept(
+                "frames",
+                shape,
+                episode,
+                numbers,
+                lambda some: self.fit(self._stored(episode, some), shape),
+            )
         except OSError as error:
             raise InputError(
                 f"expected frames {start} to {start + count - 1} of {self._names[episode]} in "
                 f"{self.path}, but reading failed: {error}. Record the data set again."
             ) from error
         return {
-            "frames": self.fit(frames, shape),
-            "actions": actions,
+            "frames": frames,
+            "actions": self.actions[episode][steps],
             "rewards": self.rewards[episode][steps],
             "terminations": self.terminations[episode][steps],
         }
+
+    def _stored(self, episode, numbers):
+        """Some of an episode's frames as they were recorded."""
+        frames = self._file[self._names[episode]]["observations"]
+        first, last = int(numbers[0]), int(numbers[-1])
+        if last - first == len(numbers) - 1:  # read as one, in half the time
+            return frames[first : last + 1]
+        return np.stack([frames[number] for number in numbers])
 
     def read_controlled(self, episode: int, frames, shape) -> np.ndarray:
         """How far the player decides the pixels of some frames, fitted to a preset's frame shape.
@@ -186,6 +221,15 @@ class Dataset:
         Returns:
             uint8 (frames, height, width), 255 where all of a pixel's area is controlled.
         """
+        return self._kept(
+            "controlled",
+            shape,
+            episode,
+            np.asarray(frames),
+            lambda some: self._make_controlled(episode, some, shape),
+        )
+
+    def _make_controlled(self, episode, frames, shape):
         bits = self._controlled_file[self._names[episode]]
         height, width = self.frame_shape[:2]
         found = np.empty((len(frames), *shape[:2]), np.uint8)
@@ -197,10 +241,6 @@ class Dataset:
     @functools.cached_property
     def _tables(self):
         return self.palette(), self.grey_palette()
-
-    def actions(self, episode: int) -> np.ndarray:
-        """All actions of an episode, int32 (T,)."""
-        return self._file[self._names[episode]]["actions"][:].astype(np.int32)
 
     def fit(self, frames: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
         """Frames as they are stored, fitted to a preset's frame shape as `read` has it."""

@@ -297,6 +297,7 @@ class _Run:
                 f"expected --batch_size to be a multiple of the {devices.num_devices} devices, "
                 f"received {self.batch_size}"
             )
+        data["training"].keep_fitted(self.shape)
         self.meanings = data["training"].action_meanings
         # As far as there is held-out play to compare with: one length, so that it compiles once.
         longest = min(int(data[role].lengths.max()) + 1 for role in ("validation", "test"))

@@ -1,0 +1,66 @@
+"""Frames made ready once: decompressed and resized, they are kept on the disk as they are read."""
+
+import os
+import tempfile
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+
+class FrameCache:
+    """Frames by number, each made when it is first asked for and read from the disk from then on.
+
+    They lie in a file without a name, which is gone with the process however that ends, and take
+    no memory but what the system has to spare for files. Those for which there is no room, a
+    quarter of what is free on the disk, are made anew each time. Threads may read at once;
+    processes each have their own.
+
+    Args:
+        directory: where the file lies; where that cannot be written, with the system's temporary
+            files.
+        count: how many frames there are.
+        shape: of each, uint8.
+    """
+
+    def __init__(self, directory: Path, count: int, shape: tuple[int, ...]):
+        try:
+            file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - it lives as long as this
+        except OSError:
+            file = tempfile.TemporaryFile()  # noqa: SIM115
+        disk = os.fstatvfs(file.fileno())
+        self._room = disk.f_bavail * disk.f_frsize // 4 // int(np.prod(shape))
+        self._descriptor = file.fileno()
+        weakref.finalize(self, file.close)
+        self._shape = shape
+        self._size = int(np.prod(shape))
+        self._there = np.zeros(count, bool)
+
+    def read(self, numbers: np.ndarray, make: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Some frames, uint8 (frames, *shape).
+
+        Args:
+            numbers: theirs, int (frames,).
+            make: of such numbers, the frames.
+        """
+        frames = np.empty((len(numbers), *self._shape), np.uint8)
+        there = self._there[numbers]
+        for number, frame in zip(numbers[there], np.flatnonzero(there), strict=True):
+            os.preadv(self._descriptor, [frames[frame]], int(number) * self._size)
+        if not there.all():
+            frames[~there] = made = make(numbers[~there])
+            for number, frame in zip(numbers[~there], made, strict=True):
+                self._write(int(number), frame)
+        return frames
+
+    def _write(self, number, frame):
+        if number >= self._room:
+            return
+        data = np.ascontiguousarray(frame)
+        try:
+            written = os.pwrite(self._descriptor, data, number * self._size)
+        except OSError:  # the disk is full
+            return
+        # Only then: another thread may be reading.
+        self._there[number] = written == self._size
