@@ -46,8 +46,12 @@ class FrameCache:
         """
         frames = np.empty((len(numbers), *self._shape), np.uint8)
         there = self._there[numbers]
-        for number, frame in zip(numbers[there], np.flatnonzero(there), strict=True):
-            os.preadv(self._descriptor, [frames[frame]], int(number) * self._size)
+        # Runs of numbers one after the other, all there or none, are read as one.
+        breaks = (np.diff(numbers) != 1) | (np.diff(there) != 0)
+        starts = [0, *(np.flatnonzero(breaks) + 1)]
+        for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True):
+            if there[start]:
+                os.preadv(self._descriptor, [frames[start:stop]], int(numbers[start]) * self._size)
         if not there.all():
             frames[~there] = made = make(numbers[~there])
             for number, frame in zip(numbers[~there], made, strict=True):

@@ -297,6 +297,9 @@ class _Run:
                 f"expected --batch_size to be a multiple of the {devices.num_devices} devices, "
                 f"received {self.batch_size}"
             )
+        # Windows that errors are measured on: large batches need no more of them.
+        self.measured = 8 * min(self.batch_size, BATCH_SIZES[args.model])
+        self.measured = max(self.measured, devices.num_devices)
         data["training"].keep_fitted(self.shape)
         self.meanings = data["training"].action_meanings
         # As far as there is held-out play to compare with: one length, so that it compiles once.
@@ -395,9 +398,9 @@ class _Run:
             options = {"predictions": self.stage.predictions, "horizon": self.stage.steps}
         if args.control_weight:
             options["controlled_steps"] = self.stage.predictions
-        validation = self._held_out("validation", self.stage.steps, 8 * self.batch_size, **options)
+        validation = self._held_out("validation", self.stage.steps, self.measured, **options)
         validation = devices.share(validation)
-        curve = self._held_out("validation", self.horizon, 2 * self.batch_size)
+        curve = self._held_out("validation", self.horizon, max(self.measured // 4, 1))
         local_batch = self.batch_size // devices.num_processes
         logs = None
         if devices.first:
@@ -491,7 +494,7 @@ class _Run:
         if not self.devices.first:
             return
         checkpoints.load_weights(self.roll_out.predictor.network, self.directory)
-        windows = self._held_out("test", self.horizon, 8 * self.batch_size)
+        windows = self._held_out("test", self.horizon, self.measured)
         results, _ = evaluation.evaluate(
             self.roll_out, windows, WARMUP, HORIZONS, self.data["test"].palette()
         )
