@@ -82,7 +82,8 @@ class TorchNetwork(nn.Module):
             for size in (x.shape[3], x.shape[2]):
                 total = max((math.ceil(size / conv.stride) - 1) * conv.stride + conv.size - size, 0)
                 pads += [total // 2, total - total // 2]
-            x = F.conv2d(F.pad(x, pads), *self.encoder_convs[2 * i : 2 * i + 2], stride=conv.stride)
+            kernel, bias = self.encoder_convs[2 * i], self.encoder_convs[2 * i + 1]
+            x = F.conv2d(F.pad(x, pads), kernel, bias, stride=conv.stride)
             x = F.leaky_relu(x, 0.1)
         x = x.permute(0, 2, 3, 1).flatten(1)
         x = F.leaky_relu(x @ self.encoder_dense[0] + self.encoder_dense[1], 0.1)
@@ -105,7 +106,7 @@ class TorchNetwork(nn.Module):
         x = x.unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
         layers = zip(self.preset.decoder, self.preset.decoder_sizes(), strict=True)
         for i, (conv, size) in enumerate(layers):
-            kernel, bias = self.decoder_convs[2 * i : 2 * i + 2]
+            kernel, bias = self.decoder_convs[2 * i], self.decoder_convs[2 * i + 1]
             crop = (conv.size - conv.stride) // 2
             x = F.conv_transpose2d(x, kernel, bias, stride=conv.stride, padding=crop)
             x = x[:, :, : size[0], : size[1]]
@@ -119,8 +120,8 @@ class TorchNetwork(nn.Module):
         places = h.flatten(0, 1)
         x = F.leaky_relu(places @ self.reward_dense[0] + self.reward_dense[1], 0.1)
         x = x.unflatten(1, (height, width, -1)).permute(0, 3, 1, 2)
-        x = F.leaky_relu(F.conv2d(x, *self.reward_convs[:2], padding=1), 0.1)
-        verdict = F.conv2d(x, *self.reward_convs[2:]).float().flatten(2)
+        x = F.leaky_relu(F.conv2d(x, self.reward_convs[0], self.reward_convs[1], padding=1), 0.1)
+        verdict = F.conv2d(x, self.reward_convs[2], self.reward_convs[3]).float().flatten(2)
         logits = (verdict[:, :3] * verdict[:, 3:].softmax(2)).sum(2)
         ends = places @ self.termination_head[0] + self.termination_head[1]
         reward, termination = logits.softmax(1), ends[:, 0].float().sigmoid()

@@ -4,8 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from model.convolutions import Convolutions, LinearDynamics, NextFrame, hand_on, hand_on_dynamics
 from model.networks import Network
+from systems.errors import InputError
 from utils.checkpoints import go_on_from
 from utils.dataset import Dataset, Windows, held_out
 from utils.distribution import Devices
@@ -16,6 +19,8 @@ EPOCH = 100  # steps between savings, over which the loss is averaged
 SAMPLES = 4000  # stacks of frames whose features' principal components are handed on
 SAMPLES_FOLLOWED = 1500  # of those whose features are followed over FOLLOWED steps as well
 FOLLOWED = 5
+# What follows features for 40 steps before it has learned to do so for a few may come apart.
+REMEDY = "more --convolution_steps (300 are enough)"
 
 
 class Phase(NamedTuple):
@@ -80,7 +85,9 @@ def convolutions_first(
     if saved:
         go_on_from(model, saved)
     shape, stack = network.preset.frame_shape, network.preset.stack
-    progress = Progress("convolutions first", steps, first_step=done, shown=devices.first)
+    progress = Progress(
+        "convolutions first", steps, first_step=done, remedy=REMEDY, shown=devices.first
+    )
     end = 0
     with progress:
         for phase in phases:
@@ -123,14 +130,20 @@ def convolutions_first(
                     fitted = model.fit(windows, shuffle=False, verbose=0, callbacks=[progress])
                 done += windows.num_batches
                 after_epoch(done, model, fitted.history["loss"][0])
-    if variant == "paper":
-        frames = held_out(dataset, shape, stack, SAMPLES, seed)["frames"]
-        hand_on(network, model, frames)
-    else:
-        length = stack + _at_most(FOLLOWED, dataset, stack)
-        windows = held_out(dataset, shape, length, SAMPLES_FOLLOWED, seed)
-        frames, actions = windows["frames"][:, :stack], windows["actions"][:, stack - 1 :]
-        hand_on_dynamics(network, model, frames, actions)
+    try:
+        if variant == "paper":
+            frames = held_out(dataset, shape, stack, SAMPLES, seed)["frames"]
+            hand_on(network, model, frames)
+        else:
+            length = stack + _at_most(FOLLOWED, dataset, stack)
+            windows = held_out(dataset, shape, length, SAMPLES_FOLLOWED, seed)
+            frames, actions = windows["frames"][:, :stack], windows["actions"][:, stack - 1 :]
+            hand_on_dynamics(network, model, frames, actions)
+    except np.linalg.LinAlgError as error:
+        raise InputError(
+            f"expected convolutions whose features are finite, but after {steps} steps they are "
+            f"not ({error}). Start over with --overwrite and {REMEDY}, or --precision=float32."
+        ) from error
     for layer, learns in later:
         layer.trainable = learns
     network.set_weights(devices.same(network.get_weights()))

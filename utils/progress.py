@@ -15,11 +15,22 @@ class Progress(keras.callbacks.Callback):
         max_steps: at its end.
         frames_per_step: of all windows of a batch; may be set anew.
         first_step: where the bar begins.
+        remedy: what may help where the loss is not finite.
         shown: whether there is one.
     """
 
-    def __init__(self, label, max_steps, frames_per_step=0, *, first_step=0, shown=True):
+    def __init__(
+        self,
+        label,
+        max_steps,
+        frames_per_step=0,
+        *,
+        first_step=0,
+        remedy="a smaller --learning_rate",
+        shown=True,
+    ):
         super().__init__()
+        self.remedy = remedy
         self.step, self.frames_per_step = first_step, frames_per_step
         self.bar = tqdm(
             desc=label,
@@ -40,7 +51,7 @@ class Progress(keras.callbacks.Callback):
         """Moves the bar by a step."""
         loss = logs["loss"]
         self.step += 1  # the batch's number begins anew with each call of `fit`
-        require_finite(loss, self.step)
+        require_finite(loss, self.step, self.remedy)
         rate = self.bar.format_dict["rate"] or 0
         self.bar.set_postfix_str(
             f"loss {loss:.4g}, {rate * self.frames_per_step:.0f} frames/s", refresh=False
@@ -48,10 +59,10 @@ class Progress(keras.callbacks.Callback):
         self.bar.update()
 
 
-def require_finite(loss: float, step: int) -> None:
+def require_finite(loss: float, step: int, remedy: str = "a smaller --learning_rate") -> None:
     """Ends the program where a loss is not a number."""
     if not math.isfinite(loss):
         sys.exit(
             f"error: the loss is {loss} at step {step}. The best weights so far are kept; start "
-            "over with --overwrite and a smaller --learning_rate, or --precision=float32."
+            f"over with --overwrite and {remedy}, or --precision=float32."
         )
