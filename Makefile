@@ -42,7 +42,7 @@ demo: .venv/installed
 	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --output demo/$(GAME).mp4
 	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --output demo/$(GAME).gif
 
-# What docs/results.md shows: some 80 minutes a game on two cores. `make results-freeway` makes one game's.
+# What docs/results.md shows: some two hours a game on two cores. `make results-freeway` makes one game's.
 results: $(RESULTS)
 	$(BIN)/python -m benchmarks.results docs/results
 
