@@ -31,7 +31,7 @@ test: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -q -n auto --dist worksteal
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n auto --dist loadfile tests/test_networks.py tests/test_convolutions.py tests/test_predictor.py tests/test_optimizer.py
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n auto --dist loadfile tests/test_networks.py tests/test_convolutions.py tests/test_predictor.py tests/test_optimizer.py tests/test_transitions.py
 
 demo: .venv/installed
 	$(BIN)/python -m systems.record --atari_game=$(GAME) --policy=persistent --num_frames=30000 --seed=1 --data_path=demo/data
