@@ -298,7 +298,7 @@ class _Run:
                 f"received {self.batch_size}"
             )
         # Windows that errors are measured on: large batches need no more of them.
-        self.measured = 8 * min(self.batch_size, BATCH_SIZES[args.model])
+        self.measured = 8 * min(self.batch_size, BATCH_SIZES.get(args.model, self.batch_size))
         self.measured = max(self.measured, devices.num_devices)
         data["training"].keep_fitted(self.shape)
         self.meanings = data["training"].action_meanings
