@@ -3,6 +3,7 @@
 Of its own, because two frameworks' thread pools in one process would slow each other down.
 """
 
+import contextlib
 import importlib
 import json
 import subprocess
@@ -40,6 +41,8 @@ def seconds_of(work, repeats=16, warm_up=1):
 
 
 if __name__ == "__main__":
+    with contextlib.suppress(ImportError):
+        import triton  # noqa: F401 - PyTorch's compiler; loaded after TensorFlow, it ends the process
     module, name = sys.argv[1].split(".")
     result = getattr(importlib.import_module(f"benchmarks.{module}"), name)(
         **json.loads(sys.argv[2])

@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 
 from benchmarks.child import seconds_of
@@ -43,17 +44,19 @@ def machine():
 
 
 def torch_device():
-    """Where PyTorch computes: "cuda" or "cpu"."""
+    """Where PyTorch computes: "cuda" or, also beside TensorFlow, "cpu"."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    # To ask PyTorch for CUDA in one process with TensorFlow ends that.
+    on_jax = keras.backend.backend() == "jax"
+    return "cuda" if on_jax and torch.cuda.is_available() else "cpu"
 
 
 def finished(result):
     """Waits until what PyTorch has been asked for so far is computed."""
     import torch
 
-    if torch.cuda.is_available():
+    if torch_device() == "cuda":
         torch.cuda.synchronize()
     return result
 
