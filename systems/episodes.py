@@ -19,10 +19,10 @@ from systems.atari import AtariGame, Palette
 from systems.policies import Policy, make_policy
 from systems.workers import Worker, parent
 
-# Measured on Freeway, Ms. Pac-Man, Space Invaders and Pong: level 6 of zlib-ng takes 21 to 101 us
-# and 154 to 691 bytes a frame, zlib's own 84 to 167 us and 157 to 710. Level 5 takes 1,209 bytes
-# for Ms. Pac-Man, 7 half as much time again for 5 % less. A step takes 300 to 600 us.
-ZLIB_LEVEL = 6
+# Measured on Freeway, Ms. Pac-Man, Space Invaders and Pong: level 2 of zlib-ng takes 14 to 43 us and
+# 220 to 1,793 bytes a frame, level 6 25 to 120 us and 169 to 711 bytes, of the 400 to 700 us of a
+# step. From level 6 on recording falls below 0.8 of what the emulator alone does (0.72).
+ZLIB_LEVEL = 2
 
 # Steps that a worker sends at a time: often enough for a progress bar, rarely enough to cost
 # nothing.
@@ -159,7 +159,7 @@ def work() -> None:
     with parent() as (connection, (game_name, policy_name, seed)):
         # The emulator itself draws nothing at random, so the seed is only for the policy.
         game = AtariGame(game_name)
-        met = np.zeros(256, bool)
+        met = bytearray()
         while True:
             index, max_steps = connection.recv()
             policy = make_policy(policy_name, game, np.random.default_rng((int(seed), index)))
@@ -168,7 +168,7 @@ def work() -> None:
 
 
 def play_episode(
-    game: AtariGame, policy: Policy, max_steps: int, met: np.ndarray
+    game: AtariGame, policy: Policy, max_steps: int, met: bytearray
 ) -> Iterator[Episode]:
     """Plays one episode and yields it in parts.
 
@@ -176,7 +176,7 @@ def play_episode(
         game: what to play.
         policy: who plays.
         max_steps: steps after which to stop although the game is not over.
-        met: [256] bool, the palette indices this worker has met before; brought up to date.
+        met: the palette indices, a byte each, that this worker has met before; brought up to date.
     """
     first_frame = game.reset()
     policy.reset()
@@ -199,14 +199,9 @@ def play_episode(
             part = Episode()
 
 
-def _unmet(palette: Palette, met: np.ndarray, screen: np.ndarray, frame: int) -> list[Colour]:
-    if not (palette.known & ~met).any():
-        return []
-    # The emulator may have drawn more colours than the brighter of two frames shows.
-    shown = np.zeros(256, bool)
-    shown[screen] = True
-    indices = np.flatnonzero(shown & ~met)
-    met[indices] = True
-    return [
-        Colour(frame, int(i), tuple(palette.rgb[i].tolist()), int(palette.grey[i])) for i in indices
-    ]
+def _unmet(palette: Palette, met: bytearray, screen: np.ndarray, frame: int) -> list[Colour]:
+    # Every screen is looked at, as the emulator may have drawn more colours than the brighter of
+    # two frames shows: Freeway begins with a hundred that are never seen again.
+    indices = sorted(set(screen.tobytes().translate(None, met)))
+    met += bytes(indices)
+    return [Colour(frame, i, tuple(palette.rgb[i].tolist()), int(palette.grey[i])) for i in indices]
