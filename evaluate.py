@@ -33,7 +33,6 @@ from utils.dataset import find_dataset, held_out_windows
 
 PLOTS = (".png", ".pdf", ".svg")
 HORIZONS = "1,3,5,10,30,50,100"
-FRAMES_AT_ONCE = 16 * 30 * 84 * 84  # pixels of roll-out decoded together
 
 
 def main() -> None:
@@ -117,7 +116,6 @@ def evaluate(directory: Path, args: argparse.Namespace, decided: dict) -> dict:
         warmup,
         horizons,
         dataset.palette(),
-        batch_size=max(1, FRAMES_AT_ONCE // (horizons[-1] * shape[0] * shape[1])),
         controlled=decided[asked],
         starts=starts,
         thorough=True,

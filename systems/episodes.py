@@ -19,9 +19,9 @@ from systems.atari import AtariGame, Palette
 from systems.policies import Policy, make_policy
 from systems.workers import Worker, parent
 
-# Measured on Freeway, Ms. Pac-Man, Space Invaders and Pong: level 2 of zlib-ng takes 14 to 43 us and
-# 220 to 1,793 bytes a frame, level 6 25 to 120 us and 169 to 711 bytes, of the 400 to 700 us of a
-# step. From level 6 on recording falls below 0.8 of what the emulator alone does (0.72).
+# Measured on Freeway, Ms. Pac-Man, Space Invaders and Pong: level 2 of zlib-ng takes 14 to 43 us
+# and 220 to 1,793 bytes a frame, level 6 25 to 120 us and 169 to 711 bytes, of the 400 to 700 us
+# of a step. At level 6 recording falls below 0.8 of what the emulator alone does (to 0.72).
 ZLIB_LEVEL = 2
 
 # Steps that a worker sends at a time: often enough for a progress bar, rarely enough to cost

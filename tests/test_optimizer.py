@@ -130,3 +130,11 @@ def test_nothing_moves_without_a_gradient():
     gradient = rng.normal(size=(180, 260))
     moved = moved_by(Dion(1e-3), initial, [nothing, gradient])
     assert np.square(moved).mean() > 0
+
+
+def test_a_gradient_that_is_not_finite_shows_in_the_kernel_and_raises_nothing():
+    rng = np.random.default_rng(0)
+    gradient = rng.normal(size=(180, 260))
+    gradient[3, 5] = np.nan
+    moved = moved_by(Dion(1e-3), rng.normal(size=(180, 260)), [gradient])
+    assert np.isnan(moved).any()

@@ -12,9 +12,13 @@ import numpy as np
 
 from model.predictor import RollOut
 
+# Of what is decoded together: nothing else takes as much memory as the decoder's layers.
+_WINDOWS_AT_ONCE = 16
+_PIXELS_AT_ONCE = 16 * 30 * 84 * 84
 
-def roll_out(model: RollOut, windows: dict, warmup: int, batch_size: int = 16):
-    """Rolls a batch of windows out, `batch_size` at a time.
+
+def roll_out(model: RollOut, windows: dict, warmup: int):
+    """Rolls windows out, as many at a time as memory has room for.
 
     Args:
         model: the predictor's roll-out.
@@ -24,7 +28,11 @@ def roll_out(model: RollOut, windows: dict, warmup: int, batch_size: int = 16):
     Yields:
         the slice of windows, and `RollOut`'s dict of predictions for it.
     """
-    count = len(windows["actions"])
+    count, steps = len(windows["actions"]), windows["actions"].shape[1] - warmup + 1
+    height, width, _ = model.predictor.network.mean_frame.shape
+    fit = max(1, _PIXELS_AT_ONCE // (steps * height * width))
+    # A power of two, so that the last are as many as the others and nothing is compiled anew.
+    batch_size = min(_WINDOWS_AT_ONCE, 1 << fit.bit_length() - 1)
     for start in range(0, count, batch_size):
         part = slice(start, min(start + batch_size, count))
         yield (
@@ -47,7 +55,6 @@ def evaluate(
     horizons: Sequence[int],
     palette: np.ndarray | None = None,
     *,
-    batch_size: int = 16,
     controlled: np.ndarray | None = None,
     starts: Sequence[tuple[int, int]] | None = None,
     thorough: bool = False,
@@ -55,7 +62,7 @@ def evaluate(
     """Errors by horizon and how well rewards and terminations are told.
 
     Args:
-        model, windows, warmup, batch_size: as in `roll_out`; windows also holds rewards and
+        model, windows, warmup: as in `roll_out`; windows also holds rewards and
             terminations.
         horizons: steps to report; those beyond the windows' length are left out.
         palette: of windows with palette indices.
@@ -84,7 +91,7 @@ def evaluate(
     # Shuffled: the warm-up's own actions, then those of the window before.
     shuffled = windows["actions"].copy()
     shuffled[:, warmup - 1 :] = np.roll(shuffled[:, warmup - 1 :], 1, axis=0)
-    for part, predictions in roll_out(model, windows, warmup, batch_size):
+    for part, predictions in roll_out(model, windows, warmup):
         frames = windows["frames"][part]
         last = pixels(frames[:, warmup - 1 : warmup], palette).astype(np.float32)
         at = np.array(horizons) - 1
@@ -104,7 +111,7 @@ def evaluate(
                 masks["mse_controlled"] = controlled[part]
             if count > 1:
                 others = {"frames": frames, "actions": shuffled[part]}
-                _, misled = next(roll_out(model, others, warmup, batch_size))
+                _, misled = next(roll_out(model, others, warmup))
                 guesses["_shuffled_actions"] = misled["frames"][:, at]
         for suffix, guess in guesses.items():
             square = np.square(guess - truth).mean(axis=-1)

@@ -166,6 +166,8 @@ def _orthonormal(p):
     """
     p = p / (ops.norm(p, axis=0, keepdims=True) + 1e-30)
     for shift in (1e-4, 1e-6, 1e-6):
-        factor = ops.cholesky(ops.transpose(p) @ p + shift * ops.eye(RANK))
+        gram = ops.transpose(p) @ p + shift * ops.eye(RANK)
+        # What is not finite stays so in p, for the loss to tell; here TensorFlow would raise.
+        factor = ops.cholesky(ops.where(ops.isfinite(gram), gram, ops.eye(RANK)))
         p = p @ ops.transpose(ops.solve_triangular(factor, ops.eye(RANK), lower=True))
     return p
