@@ -30,9 +30,12 @@ ACTION_PLANES = 6.0
 ACTION_CHANNELS = 32  # of the linear dynamics, beside those that start out as the identity
 REWARD_WEIGHT = 0.1  # of the reward's cross-entropy for each pixel of the frame
 PLACE_WEIGHT = 0.3  # of the cross-entropy of where to look, over the reward's
-PLACE_SPREAD = 0.3  # deviation of their factors from place to place, at first
+PLACE_SPREAD = 0.3  # deviation of the linear dynamics' factors from place to place, at first
 ACTION_SPREAD = 0.1  # of the action's factor
 ACTION_SIGNAL = 0.3  # input to the LSTM of the unit that stands for the action taken
+# Bound of the features that are followed: none comes near it but where the dynamics have not yet
+# learned to go on for so long, and there it keeps their error a number.
+LARGEST = 1e5
 
 
 class Convolutions(keras.Model):
@@ -166,7 +169,9 @@ class LinearDynamics(Convolutions):
 
         def kernel(shape, name, seed):
             def nearly_identity(shape, dtype=None):
-                noise = keras.random.normal(shape, stddev=0.03, seed=seed, dtype=dtype)
+                # In all no more than half as large as what comes in, however many channels it has.
+                deviation = min(0.03, 0.5 / math.sqrt(9 * channels))
+                noise = keras.random.normal(shape, stddev=deviation, seed=seed, dtype=dtype)
                 middle = np.zeros(shape)
                 middle[1, 1, :channels, :channels] = np.eye(channels)
                 return noise + ops.convert_to_tensor(middle, dtype)
@@ -218,7 +223,7 @@ class LinearDynamics(Convolutions):
         """
         found = [self._features(self._normalise(frames))]
         for t in range(actions.shape[1]):
-            found.append(self.advance(found[-1], actions[:, t]))
+            found.append(ops.clip(self.advance(found[-1], actions[:, t]), -LARGEST, LARGEST))
         return ops.stack(found, axis=1)
 
     def advance(self, features, actions):
@@ -416,11 +421,14 @@ def _features(network, frames):
 
 def _batches(function, *arrays, batch_size=100):
     """What `function` returns for the arrays a batch at a time, float32."""
-    found = []
-    for start in range(0, len(arrays[0]), batch_size):
-        result = function(*(array[start : start + batch_size] for array in arrays))
-        found.append(ops.convert_to_numpy(ops.cast(result, "float32")))
-    return np.concatenate(found)
+    count, found = len(arrays[0]), None
+    for start in range(0, count, batch_size):
+        part = function(*(array[start : start + batch_size] for array in arrays))
+        part = ops.convert_to_numpy(ops.cast(part, "float32"))
+        if found is None:  # written into, as it may be the better part of a gigabyte
+            found = np.empty((count, *part.shape[1:]), np.float32)
+        found[start : start + len(part)] = part
+    return found
 
 
 def _principal_components(x, count):

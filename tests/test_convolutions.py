@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from model.convolutions import LinearDynamics, NextFrame, hand_on, hand_on_dynamics
-from model.networks import PRESETS
+from model.convolutions import LARGEST, LinearDynamics, NextFrame, hand_on, hand_on_dynamics
+from model.networks import PRESETS, Conv
 from model.predictor import FramePredictor
 from utils.optimizer import Dion
 
@@ -94,6 +94,30 @@ def test_the_lstm_goes_on_as_the_linear_dynamics_do():
             spread = np.std(wanted - wanted.mean(axis=0))
             assert np.abs(told - wanted).mean() < close * spread
             assert np.abs(told - others[key][:, step]).mean() > 0.3 * spread
+
+
+def test_dynamics_of_many_channels_start_out_no_wilder_than_those_of_few():
+    grown = []
+    for channels in (32, 128):  # as the two presets have them
+        PRESETS["tiny_channels"] = PRESETS["tiny"]._replace(
+            encoder=(Conv(4, 4, 2), Conv(channels, 3, 1)), decoder_start=(6, 6, channels)
+        )
+        alone = LinearDynamics(predictor("compression", "tiny_channels").network)
+        features = keras.random.normal((4, 6, 6, channels), seed=0)
+        for _ in range(5):
+            features = alone.advance(features, np.array([0, 1, 2, 0]))
+        grown.append(float(keras.ops.std(features)))
+    assert grown[1] == pytest.approx(grown[0], rel=0.5)
+
+
+def test_dynamics_that_have_not_learned_to_go_on_for_so_long_have_an_error_that_is_a_number():
+    alone = LinearDynamics(predictor("compression").network)
+    batch = tiny.batch(40)  # in which features would grow from 1 to 1e12
+    frames, actions = batch["frames"][:, :2], batch["actions"][:, 1:41]
+    features = keras.ops.convert_to_numpy(alone.follow(frames, actions))
+    assert features.shape[1] == 41
+    assert np.abs(features[:, 5]).max() < np.abs(features[:, 40]).max() == LARGEST
+    assert np.isfinite(float(alone.compute_loss(batch, y_pred=alone(batch))))
 
 
 def test_the_drawn_steps_are_those_that_the_batch_names():

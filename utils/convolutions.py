@@ -20,7 +20,7 @@ SAMPLES = 4000  # stacks of frames whose features' principal components are hand
 SAMPLES_FOLLOWED = 1500  # of those whose features are followed over FOLLOWED steps as well
 FOLLOWED = 5
 # What follows features for 40 steps before it has learned to do so for a few may come apart.
-REMEDY = "more --convolution_steps (300 are enough)"
+REMEDY = "more --convolution_steps"
 
 
 class Phase(NamedTuple):
