@@ -62,11 +62,14 @@ def main() -> None:
                 raise InputError(f"expected a directory to write {path} to: {path.parent} is none")
         if args.plot and args.plot.suffix not in PLOTS:
             raise InputError(f"expected --plot to end in one of {PLOTS}, received {args.plot}")
-        decided = {}
-        results = [evaluate(directory, args, decided) for directory in args.checkpoint]
-        if args.output:
-            content = results[0] if len(results) == 1 else results
-            checkpoints.write_json(args.output, content)
+        for directory in args.checkpoint:
+            checkpoints.read_config(directory)  # a wrong name is told before anything is measured
+        results, decided = [], {}
+        for directory in args.checkpoint:
+            results.append(evaluate(directory, args, decided))
+            if args.output:
+                content = results[0] if len(args.checkpoint) == 1 else results
+                checkpoints.write_json(args.output, content)
         if args.plot:
             plot(results, args.plot)
 

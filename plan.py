@@ -88,6 +88,8 @@ def compare(args: argparse.Namespace) -> None:
             f"{_bounds(found['interval'])}, {found['decisions_per_second']:.1f} decisions/s",
             flush=True,
         )
+        if args.output:
+            checkpoints.write_json(args.output, results)
     if len(simulators) == len(SIMULATORS):
         kept = share_kept(*(results["simulators"][name]["returns"] for name in SIMULATORS))
         results["share_kept"] = kept

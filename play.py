@@ -8,6 +8,7 @@ start; the page shows them, their difference, rewards and the error as it grows.
 import argparse
 from pathlib import Path
 
+from systems.atari import AtariGame
 from systems.errors import InputError, exit_on_input_error, positive_number, whole_number
 from systems.twin_game import Imaginer
 from utils.checkpoints import check_alike
@@ -42,6 +43,8 @@ def main() -> None:
             ) from error
         imaginers = [Imaginer(directory) for directory in args.checkpoint]
         check_alike([imaginer.config for imaginer in imaginers])
+        config = imaginers[0].config
+        AtariGame(config["game"]).check_actions(config["action_meanings"])
         try:
             serve(imaginers, listener, args.fps, args.recordings, _announce)
         except KeyboardInterrupt:

@@ -84,8 +84,13 @@ class _Games:
         self.steps = np.zeros(num_games, np.int64)
 
     def restart(self, games: np.ndarray, rng: np.random.Generator) -> None:
-        """Starts games, bool (num_games,), anew: ten real frames, drawn from the data set."""
-        if self.state is not None and not games.any():
+        """Starts games, bool (num_games,), anew: ten real frames, drawn from the data set.
+
+        At first all of them.
+        """
+        if self.state is None:
+            games = np.ones_like(games)
+        if not games.any():
             return
         numbers = rng.integers(self._windows.num_windows, size=int(games.sum()))
         read = [
@@ -117,7 +122,12 @@ class _Games:
 
     def step(self, actions: np.ndarray, rng: np.random.Generator):
         """Imagines one step of every game: rewards, terminations and truncations."""
-        found = self._look_ahead(self.state, np.asarray(actions, np.int32)[:, None])
+        actions = np.asarray(actions, np.int32)
+        if not ((actions >= 0) & (actions < self.action_space.n)).all():
+            raise InputError(
+                f"expected actions in 0..{self.action_space.n - 1}, received {actions.tolist()}"
+            )
+        found = self._look_ahead(self.state, actions[:, None])
         self.state = found["state"]
         if self.latent:
             self.observations = np.asarray(self.state.h)

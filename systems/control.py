@@ -168,8 +168,8 @@ def _play_again(directory, lengths, num_workers) -> Iterator[tuple]:
                 if found is None:
                     raise InputError(
                         f"expected the actions of {name} in {directory} to lead to its last frame, "
-                        "but they lead to another. Record the data set again, or train with "
-                        "--control_weight=0"
+                        "but they do not: another version of ale-py may play otherwise. Record the "
+                        "data set again, or train with --control_weight=0"
                     )
                 yield name, found
     finally:
@@ -195,7 +195,8 @@ def work() -> None:
                 group = file[connection.recv()]
                 controlled = _controlled(game, group["actions"][:], connection)
                 found = None
-                if np.array_equal(game.screen(), group["observations"][-1]):
+                again = controlled is not None
+                if again and np.array_equal(game.screen(), group["observations"][-1]):
                     frames = [zlib_ng.compress(bits, ZLIB_LEVEL) for bits in controlled]
                     found = controlled.shape[1:], frames
                 connection.send(found)
@@ -205,7 +206,7 @@ def _controlled(game, actions, connection):
     """The pixels that others than `actions` change, as bits; leaves the game where those lead.
 
     Returns:
-        uint8 (T + 1, H, W / 8).
+        uint8 (T + 1, H, W / 8); None where the game ends before they do.
 
     Raises:
         EOFError: the parent has gone away.
@@ -222,6 +223,8 @@ def _controlled(game, actions, connection):
             connection.recv()
         end = min(start + STEPS, len(actions))
         while played < end:
+            if game.terminated or game.truncated:
+                return None
             if played % INTERVAL == 0:
                 moments[played] = game.clone_state()
             screens[played + 1], _, _ = game.step(int(actions[played]))

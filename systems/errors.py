@@ -18,9 +18,15 @@ class InputError(ValueError):
 
 @contextlib.contextmanager
 def exit_on_input_error() -> Iterator[None]:
-    """Ends a script with one line on stderr and exit code 2 where an `InputError` reaches it."""
+    """Ends a script with one line on stderr and exit code 2 where an `InputError` reaches it.
+
+    With 130, as a shell's own programs, where it is interrupted.
+    """
     try:
         yield
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

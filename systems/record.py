@@ -160,6 +160,8 @@ def locked_directory(path: Path) -> Iterator[Path]:
             except BlockingIOError:
                 print(f"waiting for another process that is using {path}", file=sys.stderr)
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError:
+                break  # a file system without locks
             # The owner that was waited for has removed what the descriptor refers to.
             if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
                 break

@@ -217,6 +217,19 @@ def test_some_games_start_anew_by_a_mask(checkpoint):
     np.testing.assert_array_equal(same, after)
     with pytest.raises(InputError, match="reset_mask"):
         env.reset(options={"reset_mask": np.array([True])})
+    # At first there is nothing to go on with.
+    first, _ = CompressedAtariVectorEnv(checkpoint, 3).reset(
+        seed=0, options={"reset_mask": np.zeros(3, bool)}
+    )
+    assert first.any(axis=(1, 2, 3)).all()
+
+
+def test_actions_that_there_are_not_are_refused(checkpoint):
+    env = CompressedAtariVectorEnv(checkpoint, 2, observation_type="latent")
+    env.reset(seed=0)
+    for actions in ([0, 9], [-1, 0]):
+        with pytest.raises(InputError, match="expected actions in 0..8"):
+            env.step(np.array(actions))
 
 
 @pytest.mark.skipif(

@@ -126,7 +126,8 @@ def test_data_that_cannot_be_played_again_is_refused(directory, capsys):
     metadata = json.loads(path.read_text())
     for change, expected in (
         # Another frame skip leads elsewhere, which the last frame shows.
-        ({"frame_skip": 2}, "lead to another"),
+        ({"frame_skip": 2}, "to lead to its last frame, but they do not"),
+        ({"max_episode_frames": 100}, "to lead to its last frame, but they do not"),
         ({"repeat_action_probability": 0.25}, "repeat_action_probability is 0.25"),
         ({"action_meanings": ["NOOP", "FIRE"]}, "its actions are not those of the game"),
     ):

@@ -283,14 +283,18 @@ def test_frames_that_find_no_room_are_made_each_time(tmp_path, monkeypatch):
         made.extend(numbers)
         return np.repeat(numbers, 6).reshape(-1, 2, 3).astype(np.uint8)
 
-    def nearly_full(_):
-        return types.SimpleNamespace(f_bavail=6, f_frsize=20)  # a quarter: five frames
+    free = [100]
 
-    monkeypatch.setattr(os, "fstatvfs", nearly_full)
+    def disk(_):
+        return types.SimpleNamespace(f_bavail=free[0], f_frsize=20)
+
+    monkeypatch.setattr(os, "fstatvfs", disk)
     cache = FrameCache(tmp_path, 10, (2, 3))
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
         cache.read(np.array([4]), make)
+    assert cache.read(np.array([4]), make)[:, 1, 2].tolist() == [4]
+    free[0] = 49  # others have taken more than half of it
     assert cache.read(np.array([4, 7]), make)[:, 1, 2].tolist() == [4, 7]
     assert cache.read(np.array([7, 4, 2]), make)[:, 0, 0].tolist() == [7, 4, 2]
     assert made == [4, 4, 7, 7, 2]

@@ -193,6 +193,9 @@ def test_data_that_cannot_be_played_again_controls_nothing_known(tmp_path):
     # Another frame skip leads elsewhere, which the frames show.
     dataset.metadata["frame_skip"] = 2
     assert controlled_pixels(dataset, [(0, 3)], 10, [1], (84, 84, 1)) is None
+    # Or to an end that the recorded game did not have.
+    dataset.metadata |= {"frame_skip": 4, "max_episode_frames": 20}
+    assert controlled_pixels(dataset, [(0, 3)], 10, [1], (84, 84, 1)) is None
 
 
 def test_average_precision_by_hand():

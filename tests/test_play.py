@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import play
 from model.predictor import FramePredictor
 from systems.atari import AtariGame
 from systems.errors import InputError
@@ -106,7 +107,9 @@ def test_twins_start_alike_and_the_real_one_is_the_emulators(imaginers):
     np.testing.assert_array_equal(twin.real, other.real)
 
 
-def test_what_is_not_learned_is_not_told_and_other_games_actions_are_refused(tmp_path):
+def test_what_is_not_learned_is_not_told_and_other_games_actions_are_refused(
+    tmp_path, monkeypatch, capsys
+):
     path = make_checkpoint(tmp_path / "seq_5", "compression")
     config = json.loads((path / "config.json").read_text())
     config["training"]["reward_weight"] = 0.0
@@ -119,6 +122,12 @@ def test_what_is_not_learned_is_not_told_and_other_games_actions_are_refused(tmp
     (path / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="actions of ms_pacman"):
         TwinGame([Imaginer(path)])
+    # The script says so before anybody connects.
+    monkeypatch.setattr(sys, "argv", ["play.py", f"--checkpoint={path}", "--port=0"])
+    with pytest.raises(SystemExit) as error:
+        play.main()
+    assert error.value.code == 2
+    assert "actions of ms_pacman" in capsys.readouterr().err
 
 
 def test_a_game_that_is_over_stands_still(imaginers):

@@ -20,6 +20,7 @@ import evaluate
 import generate_video
 from model.networks import PRESETS, Conv
 from systems import control
+from systems.errors import InputError
 from systems.record import dataset_directory, record
 from utils import checkpoints, stages
 from utils.checkpoints import read_config
@@ -393,6 +394,12 @@ def test_a_run_goes_on_with_the_flags_it_began_with_alone(flags, tmp_path, capsy
     )
     assert "expected the training data with which" in error
     assert "--overwrite" in error
+    # What is no flag has changed with the code.
+    path = directory(tmp_path) / "resume" / "state.json"
+    path.write_text(path.read_text().replace('"feed_back": false', '"feed_back": true'))
+    error = fails(capsys, "compress_seq_1_train", *flags[:-1], "--max_steps=400")
+    assert "the version that began it" in error
+    assert "--overwrite" in error
 
 
 @pytest.mark.parametrize("convolution_steps", [0, 4000])
@@ -513,6 +520,12 @@ def test_evaluation_of_checkpoints(flags, tmp_path, monkeypatch, capsys):
     evaluate_by(both[0], *few, "--horizons=5,1")
     assert json.loads(output.read_text()) == results[0]
     other = record("pong", "random", 100, 1, tmp_path, progress=False)
+    # Before anything is measured.
+    with pytest.raises(SystemExit) as error:
+        evaluate_by(both[0], f"--checkpoint={tmp_path}", *few, "--horizons=1")
+    assert error.value.code == 2
+    assert json.loads(output.read_text()) == results[0]
+    capsys.readouterr()
     for bad, expected in (
         ([f"--dataset={other}"], "pong"),
         (["--horizons=500"], "--horizons of at most"),
@@ -548,6 +561,49 @@ def test_bad_flags_are_one_clear_message_and_exit_code_2(flags, capsys, flag, ex
 def test_a_missing_previous_stage_is_named_with_its_command(flags, capsys):
     error = fails(capsys, "paper_seq_5_train_reward", *flags)
     assert "python paper_seq_5_train.py --atari_game=ms_pacman --model=tiny" in error
+
+
+def test_other_data_than_the_stage_before_had_has_to_be_asked_for(flags, tmp_path, capsys):
+    run("compress_seq_1_train", *flags)
+    capsys.readouterr()
+    error = fails(capsys, "compress_seq_3_train", *flags, "--policy=lookahead")
+    assert "random-300-seed1-v1" in error
+    assert "--policy=lookahead" in error
+    recorded = list(Path(flags[0].partition("=")[2]).rglob("lookahead*"))
+    assert not recorded  # for nothing
+    on_purpose = record("ms_pacman", "persistent", 200, 1, tmp_path, progress=False)
+    run("compress_seq_3_train", *flags, f"--training_data={on_purpose}")
+    # The one after that is told which flag was given.
+    assert f"{on_purpose}" in fails(capsys, "compress_seq_5_train", *flags)
+    error = fails(capsys, "paper_seq_3_train", *flags, "--policy=lookahead")
+    assert error.endswith("--num_training_frames=300 --policy=lookahead")
+
+
+def test_what_cannot_be_read_in_the_middle_of_training_is_one_clear_message(
+    flags, tmp_path, capsys
+):
+    training = record("ms_pacman", "random", 200, 1, tmp_path, progress=False)
+    subprocess.run([sys.executable, "-m", "systems.control", training], cwd=ROOT, check=True)
+    path = training / control.FILE
+    with h5py.File(path) as file:
+        bits = file["episode_0"]
+        chunks = [bits.id.get_chunk_info(i) for i in range(bits.id.get_num_chunks())]
+    content = bytearray(path.read_bytes())
+    for chunk in chunks:
+        content[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
+    path.write_bytes(content)
+    more = [f"--training_data={training}"]
+    assert str(path) in fails(capsys, "compress_seq_1_train", *flags, *more)
+    more.append("--convolution_steps=3")
+    assert str(path) in fails(capsys, "compress_seq_1_train", *flags, *more)
+
+
+def test_a_stage_stopped_before_its_first_epoch_is_to_be_gone_on_with(flags, tmp_path, capsys):
+    path = directory(tmp_path)
+    run("compress_seq_1_train", *flags)
+    (path / "best.weights.h5").unlink()
+    with pytest.raises(InputError, match="goes on by the same flags"):
+        checkpoints.load_predictor(path)
 
 
 def test_another_games_data_is_refused(flags, tmp_path, capsys):

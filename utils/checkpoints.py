@@ -137,6 +137,11 @@ def load_weights(network: Network, directory: str | Path) -> None:
         InputError: the file is missing, damaged or of another network.
     """
     path = Path(directory) / WEIGHTS
+    if not path.exists():
+        raise InputError(
+            f"expected a trained stage's weights in {path}, where there are none. If it was "
+            "stopped before its first epoch, its script goes on by the same flags."
+        )
     try:
         network.load_weights(path)
     except (OSError, ValueError, KeyError) as error:

@@ -55,6 +55,8 @@ def controlled_pixels(
             game.reset()
             at, actions = (episode, 0), dataset.actions[episode]
         for action in actions[at[1] : now]:
+            if game.terminated or game.truncated:
+                return None
             game.step(int(action))
         at = (episode, now)
         recorded = dataset.read(episode, now, horizons[-1] + 1, shape)["frames"]

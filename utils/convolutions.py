@@ -13,7 +13,7 @@ from utils.checkpoints import go_on_from
 from utils.dataset import Dataset, Windows, held_out
 from utils.distribution import Devices
 from utils.optimizer import Dion, rise_and_fall
-from utils.progress import Progress
+from utils.progress import Progress, fit
 
 EPOCH = 100  # steps between savings, over which the loss is averaged
 SAMPLES = 4000  # stacks of frames whose features' principal components are handed on
@@ -127,7 +127,7 @@ def convolutions_first(
                 )
                 # Not around what the first process does alone: in there Keras waits for all.
                 with devices.scope():
-                    fitted = model.fit(windows, shuffle=False, verbose=0, callbacks=[progress])
+                    fitted = fit(model, windows, progress)
                 done += windows.num_batches
                 after_epoch(done, model, fitted.history["loss"][0])
     try:

@@ -1,6 +1,6 @@
 """Reads data sets in Minari's HDF5 layout and cuts them into windows.
 
-Nothing here needs TensorFlow. A data set is a directory with `metadata.json` and `main_data.hdf5`,
+A data set is a directory with `metadata.json` and `main_data.hdf5`,
 whose group `episode_N` holds
 
     observations   uint8 (T + 1, height, width) palette indices, or (T + 1, height, width, 3) RGB
@@ -24,7 +24,7 @@ import numpy as np
 
 from systems.atari import game_name, resize
 from systems.control import FILE as CONTROLLED
-from systems.errors import InputError
+from systems.errors import InputError, one_line
 from systems.record import directory_of_files
 from utils.frame_cache import FrameCache
 
@@ -44,14 +44,20 @@ class Dataset:
     def __init__(self, directory: str | Path):
         self.directory = directory = directory_of_files(directory)
         self.path = directory / "main_data.hdf5"
+        if not directory.exists():
+            raise InputError(
+                f"expected a data set in {directory.absolute()}, where there is none. Go to where "
+                "this path is right, or name another (--dataset, dataset=, --training_data)."
+            )
         try:
             self.metadata = json.loads((directory / "metadata.json").read_text())
             self._read_index()
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"expected a data set in Minari's layout (metadata.json and main_data.hdf5 with "
-                f"{', '.join(KEYS)} per episode) in {directory}, but reading it failed: {error}. "
-                f"Remove the directory and record it again: python -m systems.record --help"
+                f"{', '.join(KEYS)} per episode) in {directory}, but reading it failed: "
+                f"{one_line(error)} Give another, or record it again: python -m systems.record "
+                "--help"
             ) from error
         if not len(self.lengths):
             raise InputError(f"expected at least one episode, found none in {directory}")
@@ -112,11 +118,14 @@ class Dataset:
         try:
             return h5py.File(self.directory / CONTROLLED)
         except OSError as error:
-            raise InputError(
-                f"expected what the player decides in {self.directory / CONTROLLED}, but reading "
-                f"it failed: {error}. Remove it if it is there, then make it: "
-                f"python -m systems.control {self.directory}"
-            ) from error
+            raise self._controlled_unread(error) from error
+
+    def _controlled_unread(self, error):
+        return InputError(
+            f"expected what the player decides in {self.directory / CONTROLLED}, but reading "
+            f"it failed: {one_line(error)} Remove it if it is there, then make it: "
+            f"python -m systems.control {self.directory}"
+        )
 
     def __getstate__(self):
         files = ("_file", "_controlled_file")
@@ -193,7 +202,7 @@ class Dataset:
         except OSError as error:
             raise InputError(
                 f"expected frames {start} to {start + count - 1} of {self._names[episode]} in "
-                f"{self.path}, but reading failed: {error}. Record the data set again."
+                f"{self.path}, but reading failed: {one_line(error)} Record the data set again."
             ) from error
         return {
             "frames": frames,
@@ -221,13 +230,16 @@ class Dataset:
         Returns:
             uint8 (frames, height, width), 255 where all of a pixel's area is controlled.
         """
-        return self._kept(
-            "controlled",
-            shape,
-            episode,
-            np.asarray(frames),
-            lambda some: self._make_controlled(episode, some, shape),
-        )
+        try:
+            return self._kept(
+                "controlled",
+                shape,
+                episode,
+                np.asarray(frames),
+                lambda some: self._make_controlled(episode, some, shape),
+            )
+        except (OSError, KeyError) as error:
+            raise self._controlled_unread(error) from error
 
     def _make_controlled(self, episode, frames, shape):
         bits = self._controlled_file[self._names[episode]]
@@ -305,6 +317,9 @@ class Windows(keras.utils.PyDataset):
         controlled_steps: if not 0, `controlled`, uint8 (batch, controlled_steps, height, width),
             is of the last so many frames yielded what `Dataset.read_controlled` returns.
 
+    Attributes:
+        error: the InputError that reading has ended with, or None.
+
     Yields:
         a dict as `model.predictor.FramePredictor` wants it.
     """
@@ -340,6 +355,7 @@ class Windows(keras.utils.PyDataset):
         self._num_batches = num_batches
         self._predictions, self._horizon = predictions, horizon
         self._controlled_steps = controlled_steps
+        self.error: InputError | None = None
         counts = _window_counts(dataset, length)
         self._ends = np.cumsum(counts)
         if not self._ends[-1]:
@@ -411,7 +427,13 @@ class Windows(keras.utils.PyDataset):
         return order
 
     def __getitem__(self, index):
-        batch = self.first_batch + index
+        try:
+            return self._batch(self.first_batch + index)
+        except InputError as error:
+            self.error = error
+            raise
+
+    def _batch(self, batch):
         numbers = self.numbers(batch)[self._share]
         wanted, steps = [None] * len(numbers), {}
         if self._predictions:

@@ -13,9 +13,9 @@ class FrameCache:
     """Frames by number, each made when it is first asked for and read from the disk from then on.
 
     They lie in a file without a name, which is gone with the process however that ends, and take
-    no memory but what the system has to spare for files. Those for which there is no room, a
-    quarter of what is free on the disk, are made anew each time. Threads may read at once;
-    processes each have their own.
+    no memory but what the system has to spare for files. Once half of what was free on the disk at
+    first is taken, by whomever, no more are kept, and what is missing is made anew each time.
+    Threads may read at once; processes each have their own.
 
     Args:
         directory: where the file lies; where that cannot be written, with the system's temporary
@@ -29,9 +29,8 @@ class FrameCache:
             file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - it lives as long as this
         except OSError:
             file = tempfile.TemporaryFile()  # noqa: SIM115
-        disk = os.fstatvfs(file.fileno())
-        self._room = disk.f_bavail * disk.f_frsize // 4 // int(np.prod(shape))
         self._descriptor = file.fileno()
+        self._to_be_left = self._free() // 2
         weakref.finalize(self, file.close)
         self._shape = shape
         self._size = int(np.prod(shape))
@@ -58,8 +57,13 @@ class FrameCache:
                 self._write(int(number), frame)
         return frames
 
+    def _free(self):
+        """Bytes on the disk."""
+        disk = os.fstatvfs(self._descriptor)
+        return disk.f_bavail * disk.f_frsize
+
     def _write(self, number, frame):
-        if number >= self._room:
+        if self._free() < self._to_be_left:
             return
         data = np.ascontiguousarray(frame)
         try:

@@ -6,6 +6,8 @@ import sys
 import keras
 from tqdm import tqdm
 
+from utils.dataset import Windows
+
 
 class Progress(keras.callbacks.Callback):
     """A bar of the steps, with loss, frames per second and time left; watches for non-finite.
@@ -59,10 +61,26 @@ class Progress(keras.callbacks.Callback):
         self.bar.update()
 
 
+def fit(model: keras.Model, windows: Windows, progress: Progress) -> keras.callbacks.History:
+    """Trains on the windows, one batch after the other.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    try:
+        return model.fit(windows, shuffle=False, verbose=0, callbacks=[progress])
+    except Exception:
+        # They are read in threads, and what reaches us from there is the backend's own error.
+        if windows.error:
+            raise windows.error from None
+        raise
+
+
 def require_finite(loss: float, step: int, remedy: str = "a smaller --learning_rate") -> None:
     """Ends the program where a loss is not a number."""
     if not math.isfinite(loss):
         sys.exit(
-            f"error: the loss is {loss} at step {step}. The best weights so far are kept; start "
-            f"over with --overwrite and {remedy}, or --precision=float32."
+            f"error: the loss is {loss} at step {step}. Start over with --overwrite and {remedy}, "
+            "or --precision=float32. Until then the weights of the best epoch so far, if there was "
+            "one, stay where they are."
         )

@@ -38,7 +38,7 @@ from utils.dataset import Dataset, Windows, find_dataset, held_out
 from utils.distribution import Devices
 from utils.optimizer import ScaledAdam, rise_and_fall
 from utils.precision import fast_bfloat16
-from utils.progress import Progress, require_finite
+from utils.progress import Progress, fit, require_finite
 from utils.tensorboard import Logs
 
 WARMUP = 10  # real frames before the first prediction, in every stage
@@ -101,10 +101,19 @@ def main(stage: Stage, argv: list[str] | None = None) -> None:
             sys.exit(130)
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Names the defaults of flags that have one."""
+
+    def _get_help_string(self, action):
+        if action.default in (None, False):
+            return action.help
+        return super()._get_help_string(action)
+
+
 def _parser(stage: Stage) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=sys.modules["__main__"].__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -121,7 +130,8 @@ def _parser(stage: Stage) -> argparse.ArgumentParser:
     add("--policy", default="random", choices=POLICIES, help="who plays while recording")
     for role in DATA_SEEDS:
         add(f"--{role}_data", metavar="DIR", help=f"use this data set for {role}")
-    add("--batch_size", type=whole_number(1), help=f"windows a step; default {BATCH_SIZES}")
+    sizes = ", ".join(f"{size} with {model}" for model, size in BATCH_SIZES.items())
+    add("--batch_size", type=whole_number(1), help=f"windows a step (default: {sizes})")
     add(
         "--learning_rate",
         type=positive_number,
@@ -202,6 +212,8 @@ def train(stage: Stage, args: argparse.Namespace) -> None:
                 print(evaluation.table(config["results"]))
                 return
         previous = _previous_stage(stage, args, game)
+        if previous:
+            _check_same_data(stage, args, game, checkpoints.read_config(previous))
         if not (previous or args.convolution_steps or args.encoder_rate):
             print(
                 "note: without --convolution_steps the encoder stays at its random weights; "
@@ -226,14 +238,40 @@ def _previous_stage(stage, args, game) -> Path | None:
         return None
     previous = checkpoints.stage_directory(args.train_dir, game, args.model, stage.restore)
     if not (previous / checkpoints.WEIGHTS).exists():
+        kept = ("data_path", "train_dir", "num_training_frames", "policy")
+        kept += tuple(f"{role}_data" for role in DATA_SEEDS)
+        default = _parser(stage).get_default
+        others = [key for key in kept if getattr(args, key) != default(key)]
+        flags = [f"--{key}={getattr(args, key)}" for key in ("atari_game", "model", *others)]
         raise InputError(
             f"expected the weights of {stage.restore} in {previous}, where there are none. "
-            f"Train it first: python {script(stage.restore)} --atari_game={args.atari_game} "
-            f"--model={args.model} --train_dir={args.train_dir} --data_path={args.data_path}"
+            f"Train it first: python {script(stage.restore)} {' '.join(flags)}"
         )
     if not checkpoints.read_config(previous)["finished"]:
         print(f"note: {stage.restore} was stopped early; starting from its best weights so far")
     return previous
+
+
+def _check_same_data(stage, args, game, before) -> None:
+    """Other data than the stage before was trained on have to be asked for by name."""
+    if args.training_data is not None:
+        return
+
+    def name(directory):
+        path = Path(directory)
+        return path.parent.name if path.name == "data" else path.name
+
+    ours = dataset_directory(
+        args.data_path, game, args.policy, args.num_training_frames, DATA_SEEDS["training"]
+    )
+    theirs = before["data"]["training"]
+    if name(ours) != name(theirs):
+        raise InputError(
+            f"expected the data that {stage.restore} was trained on, {theirs}, received "
+            f"--policy={args.policy} --num_training_frames={args.num_training_frames}, which are "
+            f"those in {ours}. Give the flags that were given there, or name a data set by "
+            f"--training_data."
+        )
 
 
 def _datasets(args, game) -> dict[str, Dataset]:
@@ -291,7 +329,11 @@ class _Run:
         self.stage, self.args, self.directory, self.data = stage, args, directory, data
         self.devices = devices
         self.shape = PRESETS[args.model].frame_shape
-        self.batch_size = args.batch_size or BATCH_SIZES[args.model]
+        self.batch_size = args.batch_size or BATCH_SIZES.get(args.model)
+        if self.batch_size is None:
+            raise InputError(
+                f"expected --batch_size, as there is none for {args.model} in utils/stages.py"
+            )
         if self.batch_size % devices.num_devices:
             raise InputError(
                 f"expected --batch_size to be a multiple of the {devices.num_devices} devices, "
@@ -434,7 +476,7 @@ class _Run:
             )
             started = time.perf_counter()
             with progress, devices.scope():
-                fitted = self.model.fit(windows, shuffle=False, verbose=0, callbacks=[progress])
+                fitted = fit(self.model, windows, progress)
             seconds = time.perf_counter() - started
             state["step"] += steps
             state["epoch"] += 1
@@ -592,6 +634,12 @@ class _Run:
             state = json.loads((resume / "state.json").read_text())
             began_with = state.pop("training")
             for key, value in self.config["training"].items():
+                if key not in vars(self.args) and began_with.get(key) != value:
+                    raise InputError(
+                        f"expected a run in {self.directory} that this version of the code began, "
+                        f"with {key} {value}, received one with {began_with.get(key)}. Go on with "
+                        "the version that began it, or start over with --overwrite."
+                    )
                 if began_with[key] != value:
                     raise InputError(
                         f"expected --{key}={began_with[key]}, with which the run in "
