@@ -13,7 +13,6 @@ RESULTS = $(addprefix results-,freeway pong ms_pacman space_invaders)
 POLICY = $(if $(filter freeway,$*),persistent,lookahead)
 STAGES = seq_1_train seq_3_train seq_5_train seq_5_train_reward
 TRAINED = results/checkpoints/$*/$(MODEL)
-BOTH = --checkpoint $(TRAINED)/compress_seq_5_reward --checkpoint $(TRAINED)/paper_seq_5_reward
 
 .PHONY: test demo results $(RESULTS) clean
 
@@ -47,13 +46,16 @@ results: $(RESULTS)
 	$(BIN)/python -m benchmarks.results docs/results
 
 $(RESULTS): results-%: .venv/installed
-	set -e; for variant in compress paper; do for stage in $(STAGES); do \
-		$(BIN)/python $${variant}_$$stage.py --atari_game=$* --model=$(MODEL) --policy=$(POLICY) \
-			--data_path=results/data --train_dir=results/checkpoints; \
-	done; done
-	mkdir -p docs/results
-	$(BIN)/python evaluate.py $(BOTH) --output docs/results/$*.json --plot docs/results/$*.png
-	$(BIN)/python generate_video.py $(BOTH) --num_frames=30 --seed=1 --output docs/results/$*.gif
+	set -e; mkdir -p docs/results; for variant in compress paper; do \
+		for stage in $(STAGES); do \
+			$(BIN)/python $${variant}_$$stage.py --atari_game=$* --model=$(MODEL) --policy=$(POLICY) \
+				--data_path=results/data --train_dir=results/checkpoints; \
+		done; \
+		$(BIN)/python evaluate.py --checkpoint $(TRAINED)/$${variant}_seq_5_reward \
+			--output docs/results/$*_$$variant.json --plot docs/results/$*_$$variant.png; \
+		$(BIN)/python generate_video.py --checkpoint $(TRAINED)/$${variant}_seq_5_reward \
+			--num_frames=30 --seed=1 --output docs/results/$*_$$variant.gif; \
+	done
 
 clean:
 	rm -rf .venv demo .pytest_cache .ruff_cache

@@ -13,11 +13,11 @@ in grey levels (RGB levels) squared, 0 to 255, by the number of steps looked ahe
 
 Each stands beside ..._repeat_last (the last real frame for ever), ..._mean_frame (the training
 frames' mean) and ..._shuffled_actions (the model given another window's actions: one that ignores
-them errs alike), with 95 % bootstrap intervals: windows that begin within one window's length of
-each other are drawn together, as they share frames; none where all of them do. Of the reward it
-reports the average precision of its sign (over all steps, and within the first h), calibration, and
-the absolute error of the reward summed up to each horizon beside that of predicting none; of the
-end of the episode the average precision.
+them errs alike), with 95 % bootstrap intervals: windows that begin within the same stretch of
+play, one window's length, are drawn together, as they share frames; none where all of them do. Of
+the reward it reports the average precision of its sign (over all steps, and within the first h),
+calibration, and the absolute error of the reward summed up to each horizon beside that of
+predicting none; of the end of the episode the average precision.
 """
 
 import argparse

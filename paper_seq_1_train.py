@@ -1,4 +1,4 @@
-"""Paper model, stage 1 of 4: one-step predictions of 10 frames after 10, from scratch."""
+"""Paper model, stage 1 of 4: the convolutions alone, then 10 one-step predictions."""
 
 from utils.stages import Stage, main
 

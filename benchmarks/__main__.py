@@ -3,11 +3,11 @@
 python -m benchmarks [--only train|imagine|data|record] [--output results.json]
 
 Ours and the peer take turns, each in a process of its own; what is printed are medians. The peer is
-the same network in PyTorch (torch.compile, fused Adam, bfloat16 autocast where the machine is
-faster in bfloat16), which takes
-`pip install -r benchmarks/requirements.txt`; "2016" is the same network in Keras run frame by frame
-in float32. "Of the limit" is the share of what the machine's matrix products, or its memory, allow
-the network as it is written; imagination by one matrix an action needs less and may pass it.
+the same network in PyTorch (torch.compile, fused Adam, bfloat16 autocast where that is faster),
+which takes `pip install -r benchmarks/requirements.txt`; "2016" is the same network in Keras run
+frame by frame in float32. "Of the limit" is the share of what the machine's matrix products, or its
+memory, allow the network as it is written; imagination by one matrix an action needs less and may
+pass it.
 
 With KERAS_BACKEND=jax on a machine with an NVIDIA GPU, both sides compute there, larger batches,
 and the way of 2016 is left out. TensorFlow need not be installed for that.

@@ -2,8 +2,8 @@
 
     python -m benchmarks.results docs/results
 
-Of each game's file `GAME.json`, which `evaluate.py --output` wrote, a table: rows are horizons,
-columns the checkpoints; figures are shares of repeating the last frame.
+Of each file that `evaluate.py --output` wrote, such as `freeway_paper.json`, a table: rows are
+horizons, columns the checkpoints; figures are shares of repeating the last frame.
 """
 
 import json

@@ -66,7 +66,9 @@ class EmulatorSimulator:
 
 
 class CompressedSimulator:
-    """A trained model: all sequences of all games are imagined as one batch, no frame is decoded.
+    """A trained model: all sequences of all games are imagined as one batch.
+
+    No frame is decoded but by the paper variant, which has to.
 
     Args:
         predictor: of either variant, with a trained reward head; fastest in bfloat16.

@@ -84,7 +84,7 @@ def evaluate(
     squares = _Squares(count, len(horizons))
     blocks = np.arange(count)
     if starts is not None:
-        # What begins within one window's length of play is drawn together or not at all.
+        # What begins within one stretch of play, a window's length, is drawn together or not.
         places = [(episode, first // (warmup + steps)) for episode, first in starts]
         blocks = np.unique(places, axis=0, return_inverse=True)[1].reshape(-1)
     rewards, terminations = [], []

@@ -1,7 +1,8 @@
 """One stage of training: what all eight scripts at the top do.
 
-The way through: find or record the data, build the model, restore the stage before, then epochs of
-a fixed number of steps, each followed by a look at the validation set, until that stops improving.
+The way through: find or record the data, build the model, restore the stage before or, where there
+is none, train the convolutions alone; then epochs of a fixed number of steps, each followed by a
+look at the validation set, until that stops improving.
 """
 
 import argparse
