@@ -55,6 +55,7 @@ class Convolutions(keras.Model):
     """
 
     TOLD_BY = 1  # how many moments' features the reward is told by
+    own_rate = 1.0  # learning rate of the weights that are no network's, over the others'
 
     def __init__(self, network: Network, control_weight: float = 0.0):
         super().__init__(name="convolutions", dtype=network.dtype_policy)
@@ -165,6 +166,9 @@ class LinearDynamics(Convolutions):
     def __init__(self, network: Network, control_weight: float = 0.0):
         super().__init__(network, control_weight)
         height, width, channels = self.grid
+        # An identity of many channels is a large matrix, of which a share is a large step, but what
+        # it may grow by from step to step is the same.
+        self.own_rate = min(1.0, math.sqrt(32 / channels))
         between = channels + ACTION_CHANNELS
 
         def kernel(shape, name, seed):

@@ -96,18 +96,37 @@ def test_the_lstm_goes_on_as_the_linear_dynamics_do():
             assert np.abs(told - others[key][:, step]).mean() > 0.3 * spread
 
 
+def dynamics_of(channels):
+    PRESETS["tiny_channels"] = PRESETS["tiny"]._replace(
+        encoder=(Conv(4, 4, 2), Conv(channels, 3, 1)), decoder_start=(6, 6, channels)
+    )
+    return LinearDynamics(predictor("compression", "tiny_channels").network)
+
+
 def test_dynamics_of_many_channels_start_out_no_wilder_than_those_of_few():
     grown = []
     for channels in (32, 128):  # as the two presets have them
-        PRESETS["tiny_channels"] = PRESETS["tiny"]._replace(
-            encoder=(Conv(4, 4, 2), Conv(channels, 3, 1)), decoder_start=(6, 6, channels)
-        )
-        alone = LinearDynamics(predictor("compression", "tiny_channels").network)
+        alone = dynamics_of(channels)
         features = keras.random.normal((4, 6, 6, channels), seed=0)
         for _ in range(5):
             features = alone.advance(features, np.array([0, 1, 2, 0]))
         grown.append(float(keras.ops.std(features)))
     assert grown[1] == pytest.approx(grown[0], rel=0.5)
+
+
+def test_dynamics_of_many_channels_learn_in_steps_as_large_as_those_of_few():
+    steps = []
+    for channels in (32, 128):
+        alone = dynamics_of(channels)
+        before = keras.ops.convert_to_numpy(alone.kernels[0])
+        optimizer = Dion(1e-3, {alone.name: alone.own_rate})
+        optimizer.build(alone.trainable_variables)
+        alone.compile(optimizer)
+        alone.train_on_batch(tiny.batch(3))
+        moved = keras.ops.convert_to_numpy(alone.kernels[0]) - before
+        # What features may grow by.
+        steps.append(np.linalg.norm(moved.reshape(-1, moved.shape[-1]), 2))
+    assert steps[1] == pytest.approx(steps[0], rel=0.5)
 
 
 def test_dynamics_that_have_not_learned_to_go_on_for_so_long_have_an_error_that_is_a_number():

@@ -107,7 +107,7 @@ def convolutions_first(
             progress.frames_per_step = num_windows * (stack + predictions)
             with devices.scope():
                 rate = rise_and_fall(phase.learning_rate, end - begin)
-                optimizer = Dion(rate, products=model.compute_dtype)
+                optimizer = Dion(rate, {model.name: model.own_rate}, products=model.compute_dtype)
                 optimizer.build(model.trainable_variables)
                 model.compile(optimizer)
             if done > begin:
