@@ -213,8 +213,6 @@ def train(stage: Stage, args: argparse.Namespace) -> None:
                 print(evaluation.table(config["results"]))
                 return
         previous = _previous_stage(stage, args, game)
-        if previous:
-            _check_same_data(stage, args, game, checkpoints.read_config(previous))
         if not (previous or args.convolution_steps or args.encoder_rate):
             print(
                 "note: without --convolution_steps the encoder stays at its random weights; "
@@ -248,12 +246,14 @@ def _previous_stage(stage, args, game) -> Path | None:
             f"expected the weights of {stage.restore} in {previous}, where there are none. "
             f"Train it first: python {script(stage.restore)} {' '.join(flags)}"
         )
-    if not checkpoints.read_config(previous)["finished"]:
+    config = checkpoints.read_config(previous)
+    _check_same_data(stage, args, game, config["data"]["training"])
+    if not config["finished"]:
         print(f"note: {stage.restore} was stopped early; starting from its best weights so far")
     return previous
 
 
-def _check_same_data(stage, args, game, before) -> None:
+def _check_same_data(stage, args, game, theirs) -> None:
     """Other data than the stage before was trained on have to be asked for by name."""
     if args.training_data is not None:
         return
@@ -265,7 +265,6 @@ def _check_same_data(stage, args, game, before) -> None:
     ours = dataset_directory(
         args.data_path, game, args.policy, args.num_training_frames, DATA_SEEDS["training"]
     )
-    theirs = before["data"]["training"]
     if name(ours) != name(theirs):
         raise InputError(
             f"expected the data that {stage.restore} was trained on, {theirs}, received "
