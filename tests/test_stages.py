@@ -280,6 +280,9 @@ def test_a_finished_stage_is_left_alone_unless_overwritten(flags, tmp_path, caps
         capsys, "compress_seq_1_train", *flags, "--overwrite", "--training_data=/nowhere"
     )
     assert (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns == before
+    without = [flag for flag in flags if "batch_size" not in flag]
+    assert "expected --batch_size" in fails(capsys, "compress_seq_1_train", *without, "--overwrite")
+    assert (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns == before
     with checkpoints.training_in(directory(tmp_path)):
         error = fails(capsys, "compress_seq_1_train", *flags, "--overwrite")
     assert "another process" in error

@@ -212,6 +212,7 @@ def train(stage: Stage, args: argparse.Namespace) -> None:
                 print(f"{directory} is finished; --overwrite trains it again")
                 print(evaluation.table(config["results"]))
                 return
+        batch_size = _batch_size(args, devices)
         previous = _previous_stage(stage, args, game)
         if not (previous or args.convolution_steps or args.encoder_rate):
             print(
@@ -227,7 +228,7 @@ def train(stage: Stage, args: argparse.Namespace) -> None:
             for old in directory.iterdir():
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
         devices.wait()
-        run = _Run(stage, args, game, directory, previous, data, devices)
+        run = _Run(stage, args, game, directory, previous, data, batch_size, devices)
         run.train()
         run.report()
 
@@ -251,6 +252,21 @@ def _previous_stage(stage, args, game) -> Path | None:
     if not config["finished"]:
         print(f"note: {stage.restore} was stopped early; starting from its best weights so far")
     return previous
+
+
+def _batch_size(args, devices) -> int:
+    """Windows a step, of all devices together."""
+    batch_size = args.batch_size or BATCH_SIZES.get(args.model)
+    if batch_size is None:
+        raise InputError(
+            f"expected --batch_size, as there is none for {args.model} in utils/stages.py"
+        )
+    if batch_size % devices.num_devices:
+        raise InputError(
+            f"expected --batch_size to be a multiple of the {devices.num_devices} devices, "
+            f"received {batch_size}"
+        )
+    return batch_size
 
 
 def _check_same_data(stage, args, game, theirs) -> None:
@@ -325,20 +341,11 @@ def resolve_precision(precision: str) -> str:
 class _Run:
     """A stage under way."""
 
-    def __init__(self, stage, args, game, directory, previous, data, devices):
+    def __init__(self, stage, args, game, directory, previous, data, batch_size, devices):
         self.stage, self.args, self.directory, self.data = stage, args, directory, data
         self.devices = devices
         self.shape = PRESETS[args.model].frame_shape
-        self.batch_size = args.batch_size or BATCH_SIZES.get(args.model)
-        if self.batch_size is None:
-            raise InputError(
-                f"expected --batch_size, as there is none for {args.model} in utils/stages.py"
-            )
-        if self.batch_size % devices.num_devices:
-            raise InputError(
-                f"expected --batch_size to be a multiple of the {devices.num_devices} devices, "
-                f"received {self.batch_size}"
-            )
+        self.batch_size = batch_size
         # Windows that errors are measured on: large batches need no more of them.
         self.measured = 8 * min(self.batch_size, BATCH_SIZES.get(args.model, self.batch_size))
         self.measured = max(self.measured, devices.num_devices)
