@@ -30,6 +30,9 @@ ACTION_PLANES = 6.0
 ACTION_CHANNELS = 32  # of the linear dynamics, beside those that start out as the identity
 REWARD_WEIGHT = 0.1  # of the reward's cross-entropy for each pixel of the frame
 PLACE_WEIGHT = 0.3  # of the cross-entropy of where to look, over the reward's
+# Of the linear dynamics' two kernels, over the identity's, at first: features shrink from step to
+# step until they have learned to last. Ones that grow drown what the first steps have learned.
+KERNEL_SIZE = 0.55
 PLACE_SPREAD = 0.3  # deviation of the linear dynamics' factors from place to place, at first
 ACTION_SPREAD = 0.1  # of the action's factor
 ACTION_SIGNAL = 0.3  # input to the LSTM of the unit that stands for the action taken
@@ -155,7 +158,7 @@ class LinearDynamics(Convolutions):
     Two convolutions of three by three, with a bias for each place, and between them more channels
     than the features have, each with a factor for each action and one for each place: a maze does
     not move, and what an action does depends on where. The first of these channels start out as,
-    nearly, the identity, the others as what differs from action to action.
+    nearly, a share of the identity, the others as what differs from action to action.
 
     The reward of a step is told by the features after it and before it: that a pill was there and
     is there no more is no linear matter, so that features which go on linearly cannot hold it.
@@ -178,7 +181,7 @@ class LinearDynamics(Convolutions):
                 noise = keras.random.normal(shape, stddev=deviation, seed=seed, dtype=dtype)
                 middle = np.zeros(shape)
                 middle[1, 1, :channels, :channels] = np.eye(channels)
-                return noise + ops.convert_to_tensor(middle, dtype)
+                return KERNEL_SIZE * (noise + ops.convert_to_tensor(middle, dtype))
 
             return self.add_weight((3, 3, *shape), nearly_identity, name=name)
 
