@@ -17,6 +17,7 @@ from keras import ops
 
 from model.loss import frame_loss, reward_loss
 from model.networks import LEAK, Network, leaky_relu
+from model.predictor import FramePredictor
 
 OPEN = 1.0  # bias of the gates that let the LSTM's input in and its cell out
 CLOSED = -4.0  # bias of the one that lets the old cell stay, which would blur what moves
@@ -242,6 +243,32 @@ class LinearDynamics(Convolutions):
         x = ops.conv(features, before, padding="same") + before_bias
         x = x * by_place * ops.take(by_action, actions, axis=0)[:, None, None]
         return ops.conv(x, after, padding="same") + after_bias
+
+
+class ConvolutionsRollOut(keras.Model):
+    """What the convolutions foresee by themselves, as `model.predictor.RollOut` returns it.
+
+    No termination is told yet: its probability is 0.
+
+    Args:
+        predictor: whose network's convolutions they are.
+        alone: those.
+    """
+
+    def __init__(self, predictor: FramePredictor, alone: Convolutions):
+        super().__init__(name="convolutions_roll_out", dtype=predictor.dtype_policy)
+        self.predictor, self.alone = predictor, alone
+        self.built = True
+
+    def call(self, batch):
+        """Rolls out from the last of the frames; see `model.predictor.RollOut`."""
+        before = batch["frames"].shape[1] - self.alone.stack
+        found = self.alone.call({key: batch[key][:, before:] for key in ("frames", "actions")})
+        return {
+            "frames": self.predictor.network.denormalise(found["frames"]),
+            "reward": ops.softmax(found["reward"]),
+            "termination": ops.zeros(found["reward"].shape[:2]),
+        }
 
 
 def hand_on(network: Network, next_frame: NextFrame, frames: np.ndarray) -> None:

@@ -4,7 +4,14 @@ import keras
 import numpy as np
 import pytest
 
-from model.convolutions import LARGEST, LinearDynamics, NextFrame, hand_on, hand_on_dynamics
+from model.convolutions import (
+    LARGEST,
+    ConvolutionsRollOut,
+    LinearDynamics,
+    NextFrame,
+    hand_on,
+    hand_on_dynamics,
+)
 from model.networks import PRESETS, Conv
 from model.predictor import FramePredictor
 from utils.optimizer import Dion
@@ -61,6 +68,24 @@ def test_the_paper_variants_convolutions_see_what_they_have_predicted():
         one = keras.ops.convert_to_numpy(one)
         np.testing.assert_allclose(predicted[:, step], one[:, 0], rtol=1e-4, atol=1e-4)
         frames = np.concatenate([frames[:, 1:], one * 70.0 + 120.0], axis=1)
+
+
+@pytest.mark.parametrize("kind", [NextFrame, LinearDynamics])
+def test_rolled_out_the_convolutions_go_on_from_the_last_frames(kind):
+    whole = predictor()
+    alone = kind(whole.network)
+    batch = tiny.batch(3)
+    shown = {"frames": batch["frames"][:, :4], "actions": batch["actions"]}
+    found = ConvolutionsRollOut(whole, alone).predict_on_batch(shown)
+    expected = alone.predict_on_batch(
+        {"frames": batch["frames"][:, 2:4], "actions": batch["actions"][:, 2:]}
+    )
+    assert found["frames"].shape == (3, 3, 12, 12, 1)
+    levels = np.clip(expected["frames"] * 70.0 + 120.0, 0, 255)
+    np.testing.assert_allclose(found["frames"], levels, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(found["reward"].sum(axis=-1), 1, rtol=1e-5)
+    assert (found["reward"].argmax(axis=-1) == expected["reward"].argmax(axis=-1)).all()
+    np.testing.assert_array_equal(found["termination"], np.zeros((3, 3)))
 
 
 def test_what_the_lstm_hands_on_it_can_hand_on_again():

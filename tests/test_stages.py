@@ -188,6 +188,22 @@ def test_the_compression_variant_begins_with_dynamics_of_its_convolutions(flags,
     assert before[0, 0] > 0
 
 
+@pytest.mark.parametrize("variant", ["paper", "compress"])
+def test_the_convolutions_can_be_watched_while_they_are_trained(
+    flags, tmp_path, variant, monkeypatch
+):
+    monkeypatch.setattr(stages, "CONVOLUTION_STEPS_PER_LOOK", 4)
+    # Of 8 steps phases end after 6, or after 1, 4 and 6.
+    run(f"{variant}_seq_1_train", *flags, "--convolution_steps=8", "--max_steps=1")
+    path = directory(tmp_path, f"{variant}_seq_1")
+    events = EventAccumulator(str(path / "logs"), size_guidance={"tensors": 0}).Reload()
+    ends = {"paper": [6, 8], "compress": [4, 8]}[variant]
+    for tag in ("error_at_step_1/mse", "error_at_step_10/mse_repeat_last", "roll_out"):
+        assert [event.step for event in events.Tensors(f"convolutions/{tag}")] == ends
+    _, _, gif = events.Tensors("convolutions/roll_out")[0].tensor_proto.string_val
+    assert gif[:4] == b"GIF8"
+
+
 def test_the_encoder_stays_as_it_is_unless_it_has_a_rate(flags, tmp_path, capsys):
     def moved_by_seq_3(*more, atol=0.0):
         run("compress_seq_3_train", *flags, "--learning_rate=1e-3", *more)

@@ -20,6 +20,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from model.convolutions import ConvolutionsRollOut
 from model.networks import PRESETS
 from model.predictor import FramePredictor, RollOut
 from systems import control
@@ -52,6 +53,7 @@ CONTROL_WEIGHT = 5.0  # of the errors where the player decides, over those elsew
 HORIZONS = (1, 3, 5, 10, 30)  # steps whose errors are plotted while training and reported after
 EPOCHS_PER_ANIMATION = 5
 ANIMATED_WINDOWS = 2
+CONVOLUTION_STEPS_PER_LOOK = 1000  # at validation play, while the convolutions are trained alone
 
 
 @dataclass(frozen=True)
@@ -457,7 +459,7 @@ class _Run:
             logs = Logs(self.directory / "logs")
             logs.hyper_parameters({**self.config["training"], "variant": self.stage.variant})
         if args.convolution_steps and not self.config["restored_from"] and not state["step"]:
-            self._convolutions_first(logs)
+            self._convolutions_first(curve, logs)
         while not self._finished():
             steps = min(args.steps_per_epoch, args.max_steps - state["step"])
             windows = Windows(
@@ -505,7 +507,7 @@ class _Run:
                 checkpoints.save_weights(self.model.network, self.directory)
             self._note(losses, steps * self.batch_size * length / seconds, curve, logs)
             if state["epoch"] % EPOCHS_PER_ANIMATION == 1 or self._finished():
-                logs.video(state["step"], "roll_out", self._animate(curve))
+                logs.video(state["step"], "roll_out", self._animate(self.roll_out, curve))
             logs.flush()
             self._write_history()
             if not self._finished():
@@ -513,13 +515,29 @@ class _Run:
         if logs:
             logs.close()
 
-    def _convolutions_first(self, logs):
+    def _convolutions_first(self, curve, logs):
         """Trains the convolutions alone, saved as often as an epoch's weights later on."""
+        roll_out = None
+
+        def look(done, model):
+            nonlocal roll_out
+            evaluated = self._evaluated()
+            if roll_out is None:
+                alone = model if evaluated is self.model else type(model)(evaluated.network)
+                roll_out = ConvolutionsRollOut(evaluated, alone)
+            if roll_out.alone is not model:
+                roll_out.alone.set_weights(model.get_weights())
+            palette = self.data["validation"].palette()
+            results, _ = evaluation.evaluate(roll_out, curve, WARMUP, HORIZONS, palette)
+            logs.scalars(done, _scalars(results, "convolutions/"))
+            logs.video(done, "convolutions/roll_out", self._animate(roll_out, curve))
 
         def after_epoch(done, model, loss):
-            self.state["convolution_steps"] = done
+            before, self.state["convolution_steps"] = self.state["convolution_steps"], done
             if self.devices.first:
                 logs.scalars(done, {"convolutions_loss": loss})
+                if done // CONVOLUTION_STEPS_PER_LOOK > before // CONVOLUTION_STEPS_PER_LOOK:
+                    look(done, model)
                 logs.flush()
                 self._save(model, f"convolutions_{done}")
 
@@ -565,11 +583,17 @@ class _Run:
         state, args = self.state, self.args
         return state["waited"] >= args.patience or state["step"] == args.max_steps
 
-    def _note(self, losses, frames_per_second, curve, logs):
-        """Adds an epoch to the history and TensorBoard."""
-        state, evaluated = self.state, self.roll_out.predictor
+    def _evaluated(self):
+        """The predictor that is measured, with the weights of the one that is trained."""
+        evaluated = self.roll_out.predictor
         if evaluated is not self.model:
             evaluated.network.set_weights(self.model.network.get_weights())
+        return evaluated
+
+    def _note(self, losses, frames_per_second, curve, logs):
+        """Adds an epoch to the history and TensorBoard."""
+        state = self.state
+        self._evaluated()
         palette = self.data["validation"].palette()
         results, rewards = evaluation.evaluate(self.roll_out, curve, WARMUP, HORIZONS, palette)
         optimizer = self.model.optimizer
@@ -581,20 +605,17 @@ class _Run:
         row = {"epoch": state["epoch"], "step": state["step"], **scalars}
         for horizon, errors in results["horizons"].items():
             row[f"mse_{horizon}"] = errors["mse"]
-            for key, value in errors.items():
-                if value is not None:
-                    scalars[f"error_at_step_{horizon}/{key}"] = value
         state["history"].append(row)
-        logs.scalars(state["step"], scalars)
+        logs.scalars(state["step"], scalars | _scalars(results))
         if self.stage.reward_weight:
             happened = curve["rewards"][:, WARMUP - 1 :]
             logs.precision_recall(state["step"], "reward/positive", happened > 0, rewards[..., 2])
             logs.precision_recall(state["step"], "reward/negative", happened < 0, rewards[..., 0])
 
-    def _animate(self, windows):
+    def _animate(self, roll_out, windows):
         """Truth, prediction and difference of the first windows, one below the other."""
         # As many as `evaluate` rolls out at once: that is compiled, and fits one device.
-        _, predictions = next(evaluation.roll_out(self.roll_out, windows, WARMUP))
+        _, predictions = next(evaluation.roll_out(roll_out, windows, WARMUP))
         real = windows["frames"][:ANIMATED_WINDOWS, WARMUP:]
         truth = evaluation.pixels(real, self.data["validation"].palette())
         clips = []
@@ -669,3 +690,13 @@ class _Run:
         self.state = state
         convolutions = "" if state["step"] else " of the convolutions"
         print(f"going on after step {state['step'] or state['convolution_steps']}{convolutions}")
+
+
+def _scalars(results, prefix=""):
+    """The errors by horizon, by their tags in TensorBoard."""
+    return {
+        f"{prefix}error_at_step_{horizon}/{key}": value
+        for horizon, errors in results["horizons"].items()
+        for key, value in errors.items()
+        if value is not None
+    }
