@@ -10,6 +10,8 @@ import sys
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
 from .test_stages import ROOT, directory, fails, weights
 
@@ -38,9 +40,9 @@ def flags(tmp_path, tmp_path_factory, monkeypatch):
 
 def start(*flags, script="compress_seq_3_train", **environment):
     code = (
-        "import sys, tests.tiny; from utils.stages import main;"
+        "import sys, tests.tiny; from utils import stages; stages.CONVOLUTION_STEPS_PER_LOOK = 2;"
         f"from {script} import STAGE; from dataclasses import replace;"
-        "main(replace(STAGE, restore=None), sys.argv[1:])"
+        "stages.main(replace(STAGE, restore=None), sys.argv[1:])"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, flags)],
@@ -154,6 +156,12 @@ def test_processes_begin_with_the_convolutions_together(flags, tmp_path):
     assert "convolutions first" not in second
     curve, _ = trained(tmp_path, "paper_seq_1")
     assert np.isfinite(curve).all()
+    # The first one looks at them now and then, and by itself.
+    logs = directory(tmp_path, "paper_seq_1") / "logs"
+    events = EventAccumulator(str(logs), size_guidance={"tensors": 0}).Reload()
+    (error,) = events.Tensors("convolutions/error_at_step_1/mse")
+    assert error.step == 2
+    assert np.isfinite(make_ndarray(error.tensor_proto))
 
 
 def test_processes_that_were_started_differently_say_so(flags, tmp_path):
