@@ -521,8 +521,9 @@ class _Run:
 
         def look(done, model):
             nonlocal roll_out
-            evaluated = self._evaluated()
+            self._update_copy()
             if roll_out is None:
+                evaluated = self.roll_out.predictor
                 alone = model if evaluated is self.model else type(model)(evaluated.network)
                 roll_out = ConvolutionsRollOut(evaluated, alone)
             if roll_out.alone is not model:
@@ -583,17 +584,15 @@ class _Run:
         state, args = self.state, self.args
         return state["waited"] >= args.patience or state["step"] == args.max_steps
 
-    def _evaluated(self):
-        """The predictor that is measured, with the weights of the one that is trained."""
-        evaluated = self.roll_out.predictor
-        if evaluated is not self.model:
-            evaluated.network.set_weights(self.model.network.get_weights())
-        return evaluated
+    def _update_copy(self):
+        """Gives the trained weights to the predictor that is measured, where it is a copy."""
+        if self.roll_out.predictor is not self.model:
+            self.roll_out.predictor.network.set_weights(self.model.network.get_weights())
 
     def _note(self, losses, frames_per_second, curve, logs):
         """Adds an epoch to the history and TensorBoard."""
         state = self.state
-        self._evaluated()
+        self._update_copy()
         palette = self.data["validation"].palette()
         results, rewards = evaluation.evaluate(self.roll_out, curve, WARMUP, HORIZONS, palette)
         optimizer = self.model.optimizer
