@@ -13,18 +13,14 @@ model's gain over random play that the compressed model keeps.
 
 import argparse
 import os
-import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from systems.atari import AtariGame
+from systems.compressed_simulator import CompressedSimulator
 from systems.errors import InputError, exit_on_input_error, whole_number
-from systems.planning import METHODS, CompressedSimulator, EmulatorSimulator, Planner
-from systems.policies import PersistentPolicy
+from systems.planning import METHODS, Play, play_episodes, play_in_processes
 from utils import checkpoints, video
 
 SIMULATORS = ("compressed", "emulator", "none")
@@ -109,34 +105,26 @@ def compare(args: argparse.Namespace) -> None:
 
 def _play(name, args, config):
     """Plays all episodes with one simulator; returns, mean, interval, decisions a second."""
+    play = Play(
+        config["game"],
+        config["warmup"],
+        args.method,
+        args.horizon,
+        args.num_rollouts,
+        args.max_steps,
+        args.seed,
+    )
     if name == "compressed":
         predictor = checkpoints.load_predictor(args.checkpoint, precision="auto")
-        simulator = CompressedSimulator(predictor)
-        film = _Film(simulator, predictor.preset.frame_shape) if args.video else None
+        simulator, shape = CompressedSimulator(predictor), predictor.preset.frame_shape
+        film = _Film(simulator, shape) if args.video else None
         # Side by side: the larger the batch, the faster it imagines.
-        returns, steps, spans = play_episodes(
-            args,
-            config,
-            range(args.episodes),
-            lambda games: simulator,
-            shape=predictor.preset.frame_shape,
-            film=film,
-        )
+        plays = play_episodes(play, range(args.episodes), lambda games: simulator, shape, film)
         if film:
             video.write_video(args.video, film.joined())
     else:
-        # ALE keeps Python's lock while it emulates, so each episode has a process. A fork would
-        # carry TensorFlow's threads along.
-        with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-            jobs = [
-                pool.submit(_play_in_process, name, args, config, episode)
-                for episode in range(args.episodes)
-            ]
-            plays = [job.result() for job in tqdm(jobs, desc=name, unit="episode")]
-        returns = [earned for (earned,), _, _ in plays]
-        steps = [taken for _, (taken,), _ in plays]
-        spans = [span for _, _, (span,) in plays]
-    begun, ended = np.transpose(spans)
+        plays = play_in_processes(play, args.episodes, name, os.cpu_count())
+    returns, steps, begun, ended = zip(*plays, strict=True)
     return {
         "returns": returns,
         "mean_return": float(np.mean(returns)),
@@ -147,76 +135,8 @@ def _play(name, args, config):
         ),
         "steps": steps,
         # From the end of each episode's first decision, which compiles, or starts a process.
-        "decisions_per_second": (sum(steps) - len(steps)) / (ended.max() - begun.min()),
+        "decisions_per_second": (sum(steps) - len(steps)) / (max(ended) - min(begun)),
     }
-
-
-def _play_in_process(name, args, config, episode):
-    find = (lambda games: EmulatorSimulator(games[0])) if name == "emulator" else None
-    return play_episodes(args, config, [episode], find)
-
-
-def play_episodes(args, config, episodes, simulator_of, shape=None, film=None):
-    """Plays episodes of the real game side by side, one decision in each at a time.
-
-    The first ten frames, which the model has to see, are played alike with every simulator.
-
-    Args:
-        args: the command line's flags.
-        config: the checkpoint's.
-        episodes: their numbers; with the seed a number decides all that is drawn in an episode.
-        simulator_of: returns the `Simulator` of the games, a list; None to play at random.
-        shape: of the frames that the simulator observes; None if it needs none.
-        film: who watches the first episode.
-
-    Returns:
-        For each episode the points earned, the number of decisions, and when the first and the
-        last of them had been made, in seconds of `time.time`.
-    """
-    rngs = [np.random.default_rng([args.seed, episode]) for episode in episodes]
-    games = [AtariGame(config["game"], seed=0) for _ in rngs]
-    at_random = [PersistentPolicy(*one) for one in zip(games, rngs, strict=True)]
-    earned, steps = np.zeros(len(games)), np.zeros(len(games), int)
-
-    def take(actions):
-        """Goes on in the games that are not over; returns in which."""
-        alive = np.array([not (game.terminated or game.truncated) for game in games])
-        for i in np.flatnonzero(alive):
-            earned[i] += games[i].step(int(actions[i]))[1]
-        return alive
-
-    def look():
-        return None if shape is None else np.stack([game.observation(shape) for game in games])
-
-    frames, actions = [look()], []
-    for _ in range(config["warmup"] - 1):
-        actions.append(np.array([policy.action() for policy in at_random]))
-        take(actions[-1])
-        frames.append(look())
-    if simulator_of:
-        simulator = simulator_of(games)
-        planner = Planner(games[0].num_actions, args.horizon, args.num_rollouts, args.method, rngs)
-        if shape is not None:
-            simulator.begin(np.stack(frames, axis=1), np.stack(actions, axis=1))
-    begun, filming = time.time(), 0.0
-    for i in tqdm(range(args.max_steps), desc="side by side", unit="step", disable=shape is None):
-        if simulator_of:
-            plans = planner.plan(simulator)
-        else:
-            plans = np.array([[policy.action()] for policy in at_random])
-        if film and not (games[0].terminated or games[0].truncated):
-            started = time.time()
-            film.watch(games[0], plans[0])
-            filming += time.time() - started  # is no part of deciding
-        alive = take(plans[:, 0])
-        if not alive.any():
-            break
-        steps += alive
-        if simulator_of and shape is not None:
-            simulator.observe(look(), plans[:, 0])
-        if i == 0:
-            begun, filming = time.time(), 0.0
-    return earned.tolist(), steps.tolist(), [(begun, time.time() - filming)] * len(games)
 
 
 class _Film:

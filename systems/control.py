@@ -24,7 +24,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from multiprocessing.connection import wait
 from pathlib import Path
 
 import h5py
@@ -41,7 +40,7 @@ from systems.record import (
     locked_directory,
     write_errors_explained,
 )
-from systems.workers import Worker, parent
+from systems.workers import answers, parent
 
 FILE = "controlled.hdf5"
 STEPS = 10  # that other actions are played
@@ -152,29 +151,16 @@ def _write(path, directory, lengths, num_workers, progress):
 
 def _play_again(directory, lengths, num_workers) -> Iterator[tuple]:
     """Each episode's name and what `work` says of it, as they come."""
-    # The shortest last, so that no worker is left with a long one when the others are done.
-    names = sorted(lengths, key=lengths.get)
-    workers = [Worker("systems.control", str(directory)) for _ in range(num_workers)]
-    try:
-        busy = {}
-        while names or busy:
-            for worker in workers:
-                if names and worker.connection not in busy:
-                    worker.send(names[-1])
-                    busy[worker.connection] = worker, names.pop()
-            for connection in wait(busy):
-                worker, name = busy.pop(connection)
-                found = worker.receive()
-                if found is None:
-                    raise InputError(
-                        f"expected the actions of {name} in {directory} to lead to its last frame, "
-                        "but they do not: another version of ale-py may play otherwise. Record the "
-                        "data set again, or train with --control_weight=0"
-                    )
-                yield name, found
-    finally:
-        for worker in workers:
-            worker.stop()
+    # The longest first, so that no worker is left with one when the others are done.
+    names = sorted(lengths, key=lengths.get, reverse=True)
+    for name, found in answers(num_workers, names, "systems.control", str(directory)):
+        if found is None:
+            raise InputError(
+                f"expected the actions of {name} in {directory} to lead to its last frame, but "
+                "they do not: another version of ale-py may play otherwise. Record the data set "
+                "again, or train with --control_weight=0"
+            )
+        yield name, found
 
 
 def work() -> None:

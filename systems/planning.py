@@ -1,20 +1,23 @@
 """Planning by looking ahead: action sequences are tried in a simulator, the best is begun.
 
 A simulator says what sequences of actions would earn from the present moment of a real game: the
-emulator itself, cloned, or a trained model that is kept in step with the game.
+emulator itself, cloned, or a trained model that is kept in step with the game
+(`systems.compressed_simulator`). Nothing here needs Keras, which would take a worker process longer
+to start than to play many a decision.
 """
 
 from __future__ import annotations
 
-import functools
-from typing import Protocol
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
+from tqdm import tqdm
 
-from model.predictor import FramePredictor, Observation, State
-from model.transitions import FastImagination
 from systems.atari import AtariGame
-from systems.policies import hold
+from systems.policies import PersistentPolicy, hold
+from systems.workers import answers, parent
 
 METHODS = ("shooting", "cem")
 
@@ -63,54 +66,6 @@ class EmulatorSimulator:
         """See `Simulator`; of one game."""
         rewards = np.sign(self._game.rewards_ahead(actions[0]))
         return (rewards @ discount ** np.arange(actions.shape[2]))[None]
-
-
-class CompressedSimulator:
-    """A trained model: all sequences of all games are imagined as one batch.
-
-    No frame is decoded but by the paper variant, which has to.
-
-    Args:
-        predictor: of either variant, with a trained reward head; fastest in bfloat16.
-    """
-
-    def __init__(self, predictor: FramePredictor):
-        self._begin, self._observe = Observation(predictor), Observation(predictor)
-        self._look_ahead = FastImagination(predictor, decode=False)
-        self._predictor, self._state = predictor, None
-
-    @functools.cached_property
-    def _show(self):
-        return FastImagination(self._predictor)
-
-    def begin(self, frames: np.ndarray, actions: np.ndarray) -> None:
-        """See `Simulator`."""
-        batch = {"frames": frames, "actions": actions.astype(np.int32)}
-        self._state = self._begin.predict_on_batch(batch)
-
-    def observe(self, frames: np.ndarray, actions: np.ndarray) -> None:
-        """See `Simulator`."""
-        actions = actions.astype(np.int32)[:, None]
-        batch = {"frames": frames[:, None], "actions": actions, "state": self._state}
-        self._state = self._observe.predict_on_batch(batch)
-
-    def values(self, actions: np.ndarray, discount: float) -> np.ndarray:
-        """See `Simulator`; expected rewards, each times the chance that the game is still on."""
-        games, sequences, steps = actions.shape
-        found = self._look_ahead(
-            self._state,
-            actions.reshape(-1, steps).astype(np.int32),
-            np.repeat(np.arange(games), sequences),
-        )
-        rewards = found["reward"][..., 2] - found["reward"][..., 0]
-        going_on = np.cumprod(1 - found["termination"], axis=1)
-        going_on = np.concatenate([np.ones_like(going_on[:, :1]), going_on[:, :-1]], axis=1)
-        return ((rewards * going_on) @ discount ** np.arange(steps)).reshape(games, sequences)
-
-    def frames(self, actions: np.ndarray) -> np.ndarray:
-        """Where actions, int (steps,), would lead the first game: (steps, h, w, c) in 0 to 255."""
-        state = State(*(part[:1] for part in self._state))
-        return self._show(state, actions[None].astype(np.int32))["frames"][0]
 
 
 class Planner:
@@ -192,3 +147,122 @@ class Planner:
             actions = (rng.random((count, len(limit), 1)) >= limit).sum(axis=2)
             drawn.append(hold(actions, means, rng))
         return np.stack(drawn)
+
+
+class Play(NamedTuple):
+    """How episodes of the real game are played."""
+
+    game: str
+    warmup: int  # frames played at random before the first decision, which a model has to see
+    method: str
+    horizon: int
+    num_rollouts: int
+    max_steps: int  # decisions in an episode
+    seed: int
+
+
+class Played(NamedTuple):
+    """What came of an episode."""
+
+    earned: float  # points
+    steps: int  # decisions
+    begun: float  # when the first of them had been made, in seconds of `time.time`
+    ended: float  # the last
+
+
+class Watcher(Protocol):
+    """Is shown a game before each decision is carried out."""
+
+    def watch(self, game: AtariGame, plan: np.ndarray) -> None:
+        """Sees the game as it is and the actions planned, int (steps,)."""
+
+
+def play_episodes(
+    play: Play,
+    episodes: Sequence[int],
+    simulator_of: Callable[[list[AtariGame]], Simulator] | None,
+    shape: tuple[int, int, int] | None = None,
+    watcher: Watcher | None = None,
+) -> list[Played]:
+    """Plays episodes of the real game side by side, one decision in each at a time.
+
+    The first frames, which the model has to see, are played alike with every simulator.
+
+    Args:
+        play: how.
+        episodes: their numbers; with the seed a number decides all that is drawn in an episode.
+        simulator_of: returns the simulator of the games; None to play at random.
+        shape: of the frames that the simulator observes; None if it needs none.
+        watcher: of the first episode.
+    """
+    rngs = [np.random.default_rng([play.seed, episode]) for episode in episodes]
+    games = [AtariGame(play.game, seed=0) for _ in rngs]
+    at_random = [PersistentPolicy(*one) for one in zip(games, rngs, strict=True)]
+    earned, steps = np.zeros(len(games)), np.zeros(len(games), int)
+
+    def take(actions):
+        """Goes on in the games that are not over; returns in which."""
+        alive = np.array([not (game.terminated or game.truncated) for game in games])
+        for i in np.flatnonzero(alive):
+            earned[i] += games[i].step(int(actions[i]))[1]
+        return alive
+
+    def look():
+        return None if shape is None else np.stack([game.observation(shape) for game in games])
+
+    frames, actions = [look()], []
+    for _ in range(play.warmup - 1):
+        actions.append(np.array([policy.action() for policy in at_random]))
+        take(actions[-1])
+        frames.append(look())
+    if simulator_of:
+        simulator = simulator_of(games)
+        planner = Planner(games[0].num_actions, play.horizon, play.num_rollouts, play.method, rngs)
+        if shape is not None:
+            simulator.begin(np.stack(frames, axis=1), np.stack(actions, axis=1))
+    begun, watching = time.time(), 0.0
+    for i in tqdm(range(play.max_steps), desc="side by side", unit="step", disable=shape is None):
+        if simulator_of:
+            plans = planner.plan(simulator)
+        else:
+            plans = np.array([[policy.action()] for policy in at_random])
+        if watcher and not (games[0].terminated or games[0].truncated):
+            started = time.time()
+            watcher.watch(games[0], plans[0])
+            watching += time.time() - started  # is no part of deciding
+        alive = take(plans[:, 0])
+        if not alive.any():
+            break
+        steps += alive
+        if simulator_of and shape is not None:
+            simulator.observe(look(), plans[:, 0])
+        if i == 0:
+            begun, watching = time.time(), 0.0
+    ended = time.time() - watching
+    return [Played(float(e), int(s), begun, ended) for e, s in zip(earned, steps, strict=True)]
+
+
+def play_in_processes(play: Play, num_episodes: int, simulator: str, workers: int) -> list[Played]:
+    """Plays episodes 0, 1, ..., each in a process: ALE keeps Python's lock while it emulates.
+
+    Args:
+        play: how.
+        num_episodes: their number.
+        simulator: "emulator" or "none".
+        workers: how many processes there are at most.
+    """
+    jobs = [(play, simulator, episode) for episode in range(num_episodes)]
+    played = answers(workers, jobs, "systems.planning")
+    bar = tqdm(played, desc=simulator, total=len(jobs), unit="episode")
+    found = {episode: one for (_, _, episode), one in bar}
+    return [found[episode] for episode in range(num_episodes)]
+
+
+def work() -> None:
+    """What a worker process does: plays the episodes that the parent names."""
+    with parent() as (connection, _):
+        while True:
+            play, simulator, episode = connection.recv()
+            find = (lambda games: EmulatorSimulator(games[0])) if simulator == "emulator" else None
+            (played,) = play_episodes(play, [episode], find)
+            connection.send(played)

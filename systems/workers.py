@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +78,31 @@ def parent() -> Iterator[tuple[Connection, list[str]]]:
     # EOFError and ConnectionError: the parent has what it needs, or was killed.
     with Connection(int(file_descriptor)) as them, contextlib.suppress(EOFError, ConnectionError):
         yield them, arguments
+
+
+def answers(num_workers: int, jobs: list, module: str, *arguments: str) -> Iterator[tuple]:
+    """Each job and what a worker answers when it is sent that, as they come; begun in order.
+
+    Args:
+        num_workers: how many processes there are at most.
+        jobs: what they are sent.
+        module, arguments: as `Worker` takes them.
+
+    Raises:
+        RuntimeError: if a worker ends before its work does.
+    """
+    waiting = list(reversed(jobs))
+    workers = [Worker(module, *arguments) for _ in range(min(num_workers, len(jobs)))]
+    try:
+        busy = {}
+        while waiting or busy:
+            for worker in workers:
+                if waiting and worker.connection not in busy:
+                    busy[worker.connection] = worker, waiting[-1]
+                    worker.send(waiting.pop())
+            for connection in wait(busy):
+                worker, job = busy.pop(connection)
+                yield job, worker.receive()
+    finally:
+        for worker in workers:
+            worker.stop()

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -10,8 +12,9 @@ import pytest
 import plan
 from model.predictor import FramePredictor, RollOut
 from systems.atari import AtariGame
+from systems.compressed_simulator import CompressedSimulator
 from systems.errors import InputError
-from systems.planning import METHODS, CompressedSimulator, EmulatorSimulator, Planner
+from systems.planning import METHODS, EmulatorSimulator, Planner
 from utils import checkpoints
 
 from . import tiny  # noqa: F401 - makes the preset "tiny" known
@@ -200,6 +203,12 @@ def test_three_simulators_compared(checkpoint, tmp_path, capsys):
     for name in simulators:
         same = json.loads(again.read_text())["simulators"][name]
         assert same["returns"] == found[name]["returns"][:1]
+
+
+def test_those_who_play_by_themselves_need_no_keras():
+    ask = "import sys, systems.planning; print('keras' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"
 
 
 def test_share_kept_by_hand():
