@@ -1,4 +1,4 @@
-"""Compression model, stage 4 of 4: 5 of 20 steps fed back, and the reward, from compress_seq_5."""
+"""Compression model, stage 4 of 4: 5 of 60 steps fed back, and the reward, from compress_seq_5."""
 
 from utils.stages import Stage, main
 
@@ -10,7 +10,7 @@ STAGE = Stage(
     learning_rate=2e-5,
     max_steps=300,
     termination_rate=500.0,
-    horizon=20,
+    horizon=60,
     reward_weight=0.02,
 )
 

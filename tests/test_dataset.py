@@ -136,6 +136,22 @@ def test_half_of_the_windows_tell_of_a_reward_or_an_end(tmp_path):
     assert {number for n in range(10) for number in windows.numbers(n)[4:]} == {16, 17, 35}
 
 
+def test_of_a_longer_horizon_the_reward_comes_early_and_the_end_is_always_drawn(tmp_path):
+    rewards = [[0] * 40]
+    rewards[0][20] = 1
+    dataset = Dataset(write(tmp_path / "data", [40], rewards=rewards))
+    windows = Windows(dataset, SHAPE, 14, 8, 0, predictions=2, horizon=10, reward_steps=3)
+    ends = 0
+    for n in range(30):
+        batch, numbers = windows[n], windows.numbers(n)
+        # Frame 4 of a window is the first to be predicted, and reward 20 leads to frame 21.
+        assert set(numbers[4:]) <= {15, 16, 17, 27}
+        ended = [number == 27 for number in numbers]  # the last of 41 - 13 windows
+        assert (batch["steps"][ended, -1] == 9).all()
+        ends += sum(ended)
+    assert ends
+
+
 @pytest.mark.parametrize("rewards", [[[1] * 40], [[0] * 40]])
 def test_an_eighth_of_them_end_an_episode(tmp_path, rewards):
     dataset = Dataset(write(tmp_path / "data", [40], rewards=rewards))

@@ -121,6 +121,8 @@ def test_all_scripts_in_sequence(flags, tmp_path, variant):
         config = json.loads((path / "config.json").read_text())
         assert config["finished"]
         assert config["restored_from"] == (previous and str(previous))
+        # After 30 steps of validation play, 31 frames, there is nothing to look ahead to.
+        assert config["training"]["horizon"] == min(stage.steps, 21)
         assert set(config["results"]["horizons"]) >= {"1", "3", "5", "10"}
         previous = path
 

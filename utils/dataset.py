@@ -311,9 +311,11 @@ class Windows(keras.utils.PyDataset):
         predictions, horizon: if given, only so many of each window's last `horizon` frames, drawn
             anew for each window and the first more often than the last, are yielded after the
             frames before them; `steps`, int32 (batch, predictions), says which of them, from 0.
+            The last is always among them where the episode ends with it.
         reward_steps: if not 0, half of each batch's windows are drawn from those with something to
-            tell in their last `reward_steps`: a non-zero reward, or in one of eight the episode's
-            end. Where the data has no rewards, or no ends, any windows take their place.
+            tell: a non-zero reward in the first `reward_steps` of their last `horizon` (without
+            that, in their last `reward_steps`), or in one of eight the episode's end. Where the
+            data has no rewards, or no ends, any windows take their place.
         controlled_steps: if not 0, `controlled`, uint8 (batch, controlled_steps, height, width),
             is of the last so many frames yielded what `Dataset.read_controlled` returns.
 
@@ -383,23 +385,24 @@ class Windows(keras.utils.PyDataset):
         return int(self._ends[-1])
 
     def _telling(self, counts, steps):
-        """Windows with a reward in their last steps, and those with an end, as one of eight."""
-        rewarded = self._with_any(self.dataset.rewards, counts, steps)
-        ending = self._with_any(self.dataset.terminations, counts, steps)
+        """Windows with a reward in those steps, and those with an end, as one of eight."""
+        end = self.length - 1
+        begin = end - (self._horizon or steps)
+        rewarded = self._with_any(self.dataset.rewards, counts, begin, begin + steps)
+        ending = self._with_any(self.dataset.terminations, counts, begin, end)
         pool = rewarded if len(rewarded) else np.arange(self._ends[-1])
         if len(ending):
             pool = np.concatenate([pool, np.tile(ending, -(-len(pool) // (7 * len(ending))))])
         return pool
 
-    def _with_any(self, episodes, counts, steps):
-        """Windows in whose last steps an array of each episode is not zero."""
+    def _with_any(self, episodes, counts, begin, end):
+        """Windows in whose steps from `begin` to `end` an array of each episode is not zero."""
         numbers = []
         first = 0
         for values, count in zip(episodes, counts, strict=True):
-            # Window s's last steps are those from s + length - 1 - steps onwards.
             sums = np.concatenate([[0], np.cumsum(values != 0)])
-            stop = np.arange(count) + self.length - 1
-            numbers.append(first + np.flatnonzero(sums[stop] > sums[stop - steps]))
+            start = np.arange(count)
+            numbers.append(first + np.flatnonzero(sums[start + end] > sums[start + begin]))
             first += count
         return np.concatenate(numbers)
 
@@ -439,6 +442,10 @@ class Windows(keras.utils.PyDataset):
         if self._predictions:
             drawn = self._draw_steps(batch)[self._share]
             known = self.length - self._horizon
+            for number, row in zip(numbers, drawn, strict=True):
+                episode, first = self.window(number)
+                if self.dataset.terminations[episode][first + self.length - 2]:
+                    row[-1] = self._horizon - 1
             wanted = [np.concatenate([np.arange(known), known + row]) for row in drawn]
             steps = {"steps": drawn}
         windows = [

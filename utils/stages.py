@@ -50,6 +50,7 @@ BATCH_SIZES = {"lstm_84x84x1": 16, "lstm_210x160x3": 4}
 ENCODER_RATE = 0.0  # learning rate of the encoder over the others'; 0: it is left as it is
 REWARD_RATE = 10.0  # of the reward's head, which has learned a good deal with the convolutions
 CONTROL_WEIGHT = 5.0  # of the errors where the player decides, over those elsewhere
+REWARD_STEPS = 20  # within which half of the windows that the reward is trained on have something
 HORIZONS = (1, 3, 5, 10, 30)  # steps whose errors are plotted while training and reported after
 EPOCHS_PER_ANIMATION = 5
 ANIMATED_WINDOWS = 2
@@ -68,7 +69,8 @@ class Stage:
     max_steps: int
     convolution_steps: int = 0  # of the convolutions alone, before the first step
     termination_rate: float = 1.0  # learning rate of the termination's head, over the others'
-    horizon: int | None = None  # steps fed back, `predict` of them drawn and decoded; None: all are
+    # Steps fed back, `predict` of them drawn and decoded; fewer where no episode is as long.
+    horizon: int | None = None  # None: all are decoded
     reward_weight: float = 0.0  # of the reward's cross-entropy against the pixels; 0: not trained
 
     @property
@@ -353,9 +355,13 @@ class _Run:
         self.measured = max(self.measured, devices.num_devices)
         data["training"].keep_fitted(self.shape)
         self.meanings = data["training"].action_meanings
+        longest = {role: int(dataset.lengths.max()) + 1 for role, dataset in data.items()}
         # As far as there is held-out play to compare with: one length, so that it compiles once.
-        longest = min(int(data[role].lengths.max()) + 1 for role in ("validation", "test"))
-        self.horizon = min(HORIZONS[-1], max(longest - WARMUP, 1))
+        far = min(longest["validation"], longest["test"]) - WARMUP
+        self.horizon = min(HORIZONS[-1], max(far, 1))
+        # As far as episodes go; what is to be decoded they have to have.
+        far = min(longest["training"], longest["validation"]) - WARMUP
+        self.steps = max(min(stage.steps, far), stage.predictions)
         self.config = {
             "stage": stage.name,
             "variant": stage.variant,
@@ -367,7 +373,7 @@ class _Run:
             "restored_from": str(previous) if previous else None,
             "training": {
                 "predictions": stage.predictions,
-                "horizon": stage.steps,
+                "horizon": self.steps,
                 "feed_back": stage.predict > 1,
                 "reward_weight": stage.reward_weight,
                 "batch_size": self.batch_size,
@@ -443,13 +449,13 @@ class _Run:
         All processes do the same; the first alone writes.
         """
         state, args, devices = self.state, self.args, self.devices
-        length = WARMUP + self.stage.steps
+        length = WARMUP + self.steps
         options = {}
-        if self.stage.steps > self.stage.predictions:
-            options = {"predictions": self.stage.predictions, "horizon": self.stage.steps}
+        if self.steps > self.stage.predictions:
+            options = {"predictions": self.stage.predictions, "horizon": self.steps}
         if args.control_weight:
             options["controlled_steps"] = self.stage.predictions
-        validation = self._held_out("validation", self.stage.steps, self.measured, **options)
+        validation = self._held_out("validation", self.steps, self.measured, **options)
         validation = devices.share(validation)
         curve = self._held_out("validation", self.horizon, max(self.measured // 4, 1))
         local_batch = self.batch_size // devices.num_processes
@@ -472,7 +478,7 @@ class _Run:
                 num_batches=steps,
                 process=devices.process,
                 num_processes=devices.num_processes,
-                reward_steps=self.stage.steps if self.stage.reward_weight else 0,
+                reward_steps=min(REWARD_STEPS, self.steps) if self.stage.reward_weight else 0,
                 **options,
             )
             best = "" if state["best"] is None else f", best {state['best']:.4g}"
