@@ -8,7 +8,7 @@ STAGE = Stage(
     predict=5,
     restore="compress_seq_3",
     learning_rate=2e-5,
-    max_steps=300,
+    max_steps=100,
     horizon=20,
 )
 

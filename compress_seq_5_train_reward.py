@@ -1,4 +1,4 @@
-"""Compression model, stage 4 of 4: 5 of 60 steps fed back, and the reward, from compress_seq_5."""
+"""Compression model, stage 4 of 4: 5 of 100 steps fed back, and the reward, from compress_seq_5."""
 
 from utils.stages import Stage, main
 
@@ -8,9 +8,9 @@ STAGE = Stage(
     predict=5,
     restore="compress_seq_5",
     learning_rate=2e-5,
-    max_steps=300,
+    max_steps=200,
     termination_rate=500.0,
-    horizon=60,
+    horizon=100,
     reward_weight=0.02,
 )
 
