@@ -322,6 +322,18 @@ def test_training_stops_when_validation_has_stopped_improving(flags, tmp_path):
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
 
 
+def test_a_stage_that_makes_nothing_better_leaves_what_it_began_with(flags, tmp_path):
+    run("compress_seq_1_train", *flags)
+    run("compress_seq_3_train", *flags, "--learning_rate=10", "--patience=1")
+    before, after = (
+        weights(directory(tmp_path, name)) for name in ("compress_seq_1", "compress_seq_3")
+    )
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name], value)
+    rows = list(csv.DictReader((directory(tmp_path, "compress_seq_3") / "history.csv").open()))
+    assert len(rows) == 1
+
+
 def start(flags, *more):
     """The script as a process of its own; epochs of the convolutions are short there."""
     code = (

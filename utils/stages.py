@@ -458,7 +458,6 @@ class _Run:
         validation = self._held_out("validation", self.steps, self.measured, **options)
         validation = devices.share(validation)
         curve = self._held_out("validation", self.horizon, max(self.measured // 4, 1))
-        local_batch = self.batch_size // devices.num_processes
         logs = None
         if devices.first:
             checkpoints.write_json(self.directory / checkpoints.CONFIG, self.config)
@@ -466,6 +465,13 @@ class _Run:
             logs.hyper_parameters({**self.config["training"], "variant": self.stage.variant})
         if args.convolution_steps and not self.config["restored_from"] and not state["step"]:
             self._convolutions_first(curve, logs)
+        learned = self.config["restored_from"] or args.convolution_steps
+        if learned and state["best"] is None:
+            # What it begins with may be better than all that it makes of it.
+            state["best"] = self._validate(validation)["loss"]
+            require_finite(state["best"], state["step"])
+            if devices.first:
+                checkpoints.save_weights(self.model.network, self.directory)
         while not self._finished():
             steps = min(args.steps_per_epoch, args.max_steps - state["step"])
             windows = Windows(
@@ -496,11 +502,8 @@ class _Run:
             state["step"] += steps
             state["epoch"] += 1
             losses = {key: float(values[0]) for key, values in fitted.history.items()}
-            with devices.scope():
-                held = self.model.evaluate(
-                    validation, batch_size=local_batch, verbose=0, return_dict=True
-                )
-            losses |= {f"validation_{key}": float(value) for key, value in held.items()}
+            held = self._validate(validation)
+            losses |= {f"validation_{key}": value for key, value in held.items()}
             require_finite(losses["validation_loss"], state["step"])
             improved = state["best"] is None or losses["validation_loss"] < state["best"]
             if improved:
@@ -562,6 +565,13 @@ class _Run:
             self.state["convolution_steps"],
             saved and self.directory / "resume" / saved,
         )
+
+    def _validate(self, windows):
+        """The losses on this process' share of validation play."""
+        local_batch = self.batch_size // self.devices.num_processes
+        with self.devices.scope():
+            held = self.model.evaluate(windows, batch_size=local_batch, verbose=0, return_dict=True)
+        return {key: float(value) for key, value in held.items()}
 
     def report(self):
         """Measures the best weights on the test set and marks the stage as finished."""
