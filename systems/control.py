@@ -153,14 +153,16 @@ def _play_again(directory, lengths, num_workers) -> Iterator[tuple]:
     """Each episode's name and what `work` says of it, as they come."""
     # The longest first, so that no worker is left with one when the others are done.
     names = sorted(lengths, key=lengths.get, reverse=True)
-    for name, found in answers(num_workers, names, "systems.control", str(directory)):
-        if found is None:
-            raise InputError(
-                f"expected the actions of {name} in {directory} to lead to its last frame, but "
-                "they do not: another version of ale-py may play otherwise. Record the data set "
-                "again, or train with --control_weight=0"
-            )
-        yield name, found
+    played = answers(num_workers, names, "systems.control", str(directory))
+    with contextlib.closing(played):
+        for name, found in played:
+            if found is None:
+                raise InputError(
+                    f"expected the actions of {name} in {directory} to lead to its last frame, but "
+                    "they do not: another version of ale-py may play otherwise. Record the data "
+                    "set again, or train with --control_weight=0"
+                )
+            yield name, found
 
 
 def work() -> None:

@@ -8,6 +8,7 @@ to start than to play many a decision.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
@@ -242,19 +243,22 @@ def play_episodes(
     return [Played(float(e), int(s), begun, ended) for e, s in zip(earned, steps, strict=True)]
 
 
-def play_in_processes(play: Play, num_episodes: int, simulator: str, workers: int) -> list[Played]:
+def play_in_processes(
+    play: Play, num_episodes: int, simulator: str, num_workers: int
+) -> list[Played]:
     """Plays episodes 0, 1, ..., each in a process: ALE keeps Python's lock while it emulates.
 
     Args:
         play: how.
         num_episodes: their number.
         simulator: "emulator" or "none".
-        workers: how many processes there are at most.
+        num_workers: how many processes there are at most.
     """
     jobs = [(play, simulator, episode) for episode in range(num_episodes)]
-    played = answers(workers, jobs, "systems.planning")
-    bar = tqdm(played, desc=simulator, total=len(jobs), unit="episode")
-    found = {episode: one for (_, _, episode), one in bar}
+    # Closed whatever happens, so that no worker goes on with an episode that nobody waits for.
+    with contextlib.closing(answers(num_workers, jobs, "systems.planning")) as played:
+        bar = tqdm(played, desc=simulator, total=len(jobs), unit="episode")
+        found = {episode: one for (_, _, episode), one in bar}
     return [found[episode] for episode in range(num_episodes)]
 
 

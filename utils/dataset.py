@@ -442,6 +442,7 @@ class Windows(keras.utils.PyDataset):
         if self._predictions:
             drawn = self._draw_steps(batch)[self._share]
             known = self.length - self._horizon
+            # An end is always a window's last step, which would hardly ever be drawn.
             for number, row in zip(numbers, drawn, strict=True):
                 episode, first = self.window(number)
                 if self.dataset.terminations[episode][first + self.length - 2]:
