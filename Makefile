@@ -56,6 +56,8 @@ $(RESULTS): results-%: .venv/installed
 		$(BIN)/python generate_video.py --checkpoint $(TRAINED)/$${variant}_seq_5_reward \
 			--num_frames=30 --seed=1 --output docs/results/$*_$$variant.gif; \
 	done
+	$(BIN)/python generate_video.py --checkpoint $(TRAINED)/paper_seq_5_reward \
+		--checkpoint $(TRAINED)/compress_seq_5_reward --num_frames=24 --seed=1 --output docs/results/$*.gif
 
 clean:
 	rm -rf .venv demo .pytest_cache .ruff_cache

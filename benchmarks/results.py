@@ -2,23 +2,57 @@
 
     python -m benchmarks.results docs/results
 
-Of each file that `evaluate.py --output` wrote, such as `freeway_paper.json`, a table: rows are
-horizons, columns the checkpoints; figures are shares of repeating the last frame.
+Of the files that `evaluate.py --output` wrote, such as `freeway_paper.json`: one table with a row
+for each checkpoint, then one of each file with a row for each horizon. Errors are shares of
+repeating the last frame.
 """
 
 import json
 import sys
 from pathlib import Path
 
+SUMMARY_HORIZONS = ("1", "5", "10", "30", "100")
+
 
 def main(directory: str) -> None:
-    """Prints a table for each game."""
+    """Prints the summary of all files and a table of each."""
+    measured = {}
     for path in sorted(Path(directory).glob("*.json")):
         found = json.loads(path.read_text())
-        if "horizons" not in (found if isinstance(found, dict) else found[0]):
-            continue
-        print(f"\n### {path.stem}\n")
-        print(table(found if isinstance(found, list) else [found]))
+        found = found if isinstance(found, list) else [found]
+        if "horizons" in found[0]:
+            measured[path.stem] = found
+    print(summary(measured))
+    for name, results in measured.items():
+        print(f"\n### {name}\n")
+        print(table(results))
+
+
+def summary(measured: dict[str, list[dict]]) -> str:
+    """One row for each checkpoint of each file, as Markdown.
+
+    The error over all pixels by horizon, that of what the player decides at 5 steps, the latter
+    over the same checkpoint's under other windows' actions, and the reward's average precision
+    within 5 steps, for each sign that occurs.
+    """
+    heads = ["", *SUMMARY_HORIZONS, "controlled at 5", "over others' actions", "reward within 5"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name, results in measured.items():
+        for result in results:
+            rows = result["horizons"]
+            cells = [
+                _ratio(rows.get(horizon, {}), "mse", "mse_repeat_last")
+                for horizon in SUMMARY_HORIZONS
+            ]
+            at_five = rows.get("5", {})
+            cells += [
+                _ratio(at_five, "mse_controlled", "mse_controlled_repeat_last"),
+                _ratio(at_five, "mse_controlled", "mse_controlled_shuffled_actions"),
+                _reward_within(result, 5),
+            ]
+            label = name if len(results) == 1 else f"{name}: {Path(result['checkpoint']).name}"
+            lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def table(results: list[dict]) -> str:
@@ -41,18 +75,19 @@ def table(results: list[dict]) -> str:
         cells += [_ratio(row, "mse_controlled", "mse_controlled_shuffled_actions") for row in rows]
         lines.append(f"| {horizon} | {' | '.join(cells)} |")
     for result, name in zip(results, names, strict=True):
-        within = result["reward"]["average_precision_within"].get("5", {})
-        told = ", ".join(
-            f"{int(sign):+d}: {'-' if value is None else format(value, '.2f')}"
-            for sign, value in within.items()
-        )
-        rate = result["reward"]["positive_rate"]
-        rates = ", ".join(f"{value:.2%}" for value in rate.values())
+        rates = ", ".join(f"{value:.2%}" for value in result["reward"]["positive_rate"].values())
         lines.append(
-            f"\n{name}: average precision of the reward within 5 steps {told} "
-            f"(there in {rates} of the steps)."
+            f"\n{name}: average precision of the reward within 5 steps "
+            f"{_reward_within(result, 5)} (there in {rates} of the steps)."
         )
     return "\n".join(lines)
+
+
+def _reward_within(result, horizon):
+    """`+1: 0.51`: the average precision of each sign of which there are any."""
+    within = result["reward"]["average_precision_within"].get(str(horizon), {})
+    told = [f"{int(sign):+d}: {value:.2f}" for sign, value in within.items() if value is not None]
+    return ", ".join(told) or "-"
 
 
 def _ratio(row, key, other):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from benchmarks.results import summary
 from systems.record import record
 from utils.controlled import controlled_pixels
 from utils.dataset import Dataset
@@ -205,3 +206,25 @@ def test_average_precision_by_hand():
     # Equal scores are one step, whatever their order.
     assert average_precision(positive, np.ones(4)) == pytest.approx(0.5)
     assert average_precision(np.zeros(3, bool), np.ones(3)) is None
+
+
+def test_the_documents_summary_has_a_row_for_each_checkpoint():
+    errors = {
+        "mse": 5.0,
+        "mse_repeat_last": 20.0,
+        "mse_controlled": 3.0,
+        "mse_controlled_repeat_last": 30.0,
+        "mse_controlled_shuffled_actions": 4.0,
+    }
+    within = {"5": {"-1": None, "1": 0.5}}
+    result = {
+        "checkpoint": "somewhere/paper_seq_1",
+        "horizons": {"1": errors, "5": errors | {"mse_controlled": None}},
+        "reward": {"average_precision_within": within},
+    }
+    whole = result | {"horizons": {"5": errors}, "checkpoint": "somewhere/paper_seq_3"}
+    rows = summary({"freeway_paper": [result, whole]}).splitlines()[2:]
+    assert rows == [
+        "| freeway_paper: paper_seq_1 | 0.250 | 0.250 | - | - | - | - | - | +1: 0.50 |",
+        "| freeway_paper: paper_seq_3 | - | 0.250 | - | - | - | 0.100 | 0.750 | +1: 0.50 |",
+    ]
