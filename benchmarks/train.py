@@ -26,7 +26,7 @@ def ours(model, variant, batch_size, data, steps):
     """
     import keras
 
-    from utils import progress, stages
+    from utils import progress, stages, training
 
     ends = []  # of each step, an inner list an epoch
     ended = progress.Progress.on_train_batch_end
@@ -61,7 +61,7 @@ def ours(model, variant, batch_size, data, steps):
         # A step's end is when it has been asked for, not when it is computed: the second epoch's.
         second = history[min(2, len(history) - 1)]
         rate = dict(zip(history[0].split(","), second.split(","), strict=True))
-        length = stages.WARMUP + stage.predictions
+        length = training.WARMUP + stage.predictions
         seconds = batch_size * length / float(rate["frames_per_second"])
     return {
         "seconds": seconds,

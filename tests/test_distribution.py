@@ -40,7 +40,8 @@ def flags(tmp_path, tmp_path_factory, monkeypatch):
 
 def start(*flags, script="compress_seq_3_train", **environment):
     code = (
-        "import sys, tests.tiny; from utils import stages; stages.CONVOLUTION_STEPS_PER_LOOK = 2;"
+        "import sys, tests.tiny; from utils import stages, training;"
+        "training.CONVOLUTION_STEPS_PER_LOOK = 2;"
         f"from {script} import STAGE; from dataclasses import replace;"
         "stages.main(replace(STAGE, restore=None), sys.argv[1:])"
     )

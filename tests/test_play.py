@@ -340,6 +340,7 @@ def test_a_client_that_never_reads_stalls_nobody(address):
             async def flood():
                 while True:  # each second one is answered by a frame, until nothing more fits
                     await stalled.ask(type="pause")
+                    await asyncio.sleep(0)  # the other client is to read meanwhile
 
             flooding = asyncio.create_task(flood())
             for _ in range(90):

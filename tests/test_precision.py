@@ -12,7 +12,7 @@ import pytest
 from model.predictor import compression_model
 from utils.checkpoints import CONFIG, load_predictor, save_weights, write_json
 from utils.precision import fast_bfloat16
-from utils.stages import resolve_precision
+from utils.training import resolve_precision
 
 from . import tiny  # noqa: F401 - makes the preset known
 

@@ -22,7 +22,7 @@ from model.networks import PRESETS, Conv
 from systems import control
 from systems.errors import InputError
 from systems.record import dataset_directory, record
-from utils import checkpoints, stages
+from utils import checkpoints, stages, training
 from utils.checkpoints import read_config
 from utils.dataset import Dataset
 
@@ -194,7 +194,7 @@ def test_the_compression_variant_begins_with_dynamics_of_its_convolutions(flags,
 def test_the_convolutions_can_be_watched_while_they_are_trained(
     flags, tmp_path, variant, monkeypatch
 ):
-    monkeypatch.setattr(stages, "CONVOLUTION_STEPS_PER_LOOK", 4)
+    monkeypatch.setattr(training, "CONVOLUTION_STEPS_PER_LOOK", 4)
     # Of 8 steps phases end after 6, or after 1, 4 and 6.
     run(f"{variant}_seq_1_train", *flags, "--convolution_steps=8", "--max_steps=1")
     path = directory(tmp_path, f"{variant}_seq_1")
