@@ -48,7 +48,7 @@ def summary(measured: dict[str, list[dict]]) -> str:
             cells += [
                 _ratio(at_five, "mse_controlled", "mse_controlled_repeat_last"),
                 _ratio(at_five, "mse_controlled", "mse_controlled_shuffled_actions"),
-                _reward_within(result, 5),
+                _reward_within_5(result),
             ]
             label = name if len(results) == 1 else f"{name}: {Path(result['checkpoint']).name}"
             lines.append(f"| {label} | {' | '.join(cells)} |")
@@ -78,14 +78,14 @@ def table(results: list[dict]) -> str:
         rates = ", ".join(f"{value:.2%}" for value in result["reward"]["positive_rate"].values())
         lines.append(
             f"\n{name}: average precision of the reward within 5 steps "
-            f"{_reward_within(result, 5)} (there in {rates} of the steps)."
+            f"{_reward_within_5(result)} (there in {rates} of the steps)."
         )
     return "\n".join(lines)
 
 
-def _reward_within(result, horizon):
+def _reward_within_5(result):
     """`+1: 0.51`: the average precision of each sign of which there are any."""
-    within = result["reward"]["average_precision_within"].get(str(horizon), {})
+    within = result["reward"]["average_precision_within"].get("5", {})
     told = [f"{int(sign):+d}: {value:.2f}" for sign, value in within.items() if value is not None]
     return ", ".join(told) or "-"
 
