@@ -129,17 +129,16 @@ def test_all_scripts_in_sequence(flags, tmp_path, variant):
 
 @pytest.mark.parametrize(
     ("model", "variant"),
-    # Both presets and both beginnings; the other way round adds two minutes and no other code.
+    # Both presets and both beginnings; what comes after them tiny networks go through, for a tenth
+    # of the time.
     [("lstm_84x84x1", "compress"), ("lstm_210x160x3", "paper")],
 )
 def test_the_users_presets_train_from_the_command_line(tmp_path, model, variant):
     # Held-out play for a few steps: rolling these out takes most of the time.
     few = ["--num_training_frames=200", "--max_steps=1", "--convolution_steps=1", "--batch_size=1"]
     flags = [f"--data_path={tmp_path}", f"--train_dir={tmp_path}", f"--model={model}", *few]
-    for stage in ("seq_1_train", "seq_3_train"):
-        command = [sys.executable, f"{variant}_{stage}.py", *flags]
-        subprocess.run(command, cwd=ROOT, check=True)
-    results = read_config(directory(tmp_path, f"{variant}_seq_3", model))["results"]
+    subprocess.run([sys.executable, f"{variant}_seq_1_train.py", *flags], cwd=ROOT, check=True)
+    results = read_config(directory(tmp_path, f"{variant}_seq_1", model))["results"]
     assert all(np.isfinite(error["mse"]) for error in results["horizons"].values())
 
 
