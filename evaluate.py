@@ -25,6 +25,7 @@ from pathlib import Path
 
 import keras
 
+from model.networks import PRESETS
 from model.predictor import RollOut
 from systems.errors import InputError, exit_on_input_error, whole_number
 from utils import checkpoints, evaluation
@@ -58,12 +59,14 @@ def main() -> None:
     args = parser.parse_args()
     with exit_on_input_error():
         for path in (args.output, args.plot):
-            if path and not path.parent.is_dir():
-                raise InputError(f"expected a directory to write {path} to: {path.parent} is none")
+            if path:
+                checkpoints.check_output(path)
         if args.plot and args.plot.suffix not in PLOTS:
             raise InputError(f"expected --plot to end in one of {PLOTS}, received {args.plot}")
-        for directory in args.checkpoint:
-            checkpoints.read_config(directory)  # a wrong name is told before anything is measured
+        # A wrong name is told before anything is measured.
+        configs = [checkpoints.read_config(directory) for directory in args.checkpoint]
+        if args.plot:
+            _check_one_plot(configs, args.dataset)
         results, decided = [], {}
         for directory in args.checkpoint:
             results.append(evaluate(directory, args, decided))
@@ -72,6 +75,36 @@ def main() -> None:
                 checkpoints.write_json(args.output, content)
         if args.plot:
             plot(results, args.plot)
+
+
+def _check_one_plot(configs, dataset):
+    """Baselines are drawn once, so that all checkpoints must be measured on the same frames."""
+    measured = {
+        (
+            config["game"],
+            dataset or config["data"]["test"],
+            PRESETS[config["model"]].frame_shape,
+            config["warmup"],
+        )
+        for config in configs
+        if config["model"] in PRESETS  # if not, it is said when it is loaded
+    }
+    if len(measured) > 1:
+        raise InputError(
+            "expected checkpoints of one game, frame shape and test set for one --plot, received "
+            + "; ".join(sorted(f"{game}, {shape}, {path}" for game, path, shape, _ in measured))
+            + ". Name one set for all by --dataset, or draw them one by one."
+        )
+
+
+def _labels(results):
+    """The shortest ends of the checkpoints' paths that tell them apart."""
+    paths = [Path(result["checkpoint"]).resolve().parts for result in results]
+    for count in range(1, max(map(len, paths)) + 1):
+        labels = ["/".join(parts[-count:]) for parts in paths]
+        if len(set(labels)) == len(labels):
+            break
+    return labels
 
 
 def _horizons(text):
@@ -144,6 +177,7 @@ def plot(results: list[dict], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    labels = _labels(results)
     figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.5), layout="constrained")
     titles = {
         "mse": "all pixels",
@@ -152,8 +186,7 @@ def plot(results: list[dict], path: Path) -> None:
     }
     lines = {"": "-", "_shuffled_actions": ":"}
     for axis, (key, title) in zip(axes, titles.items(), strict=True):
-        for i, result in enumerate(results):
-            name = Path(result["checkpoint"]).name
+        for i, (result, name) in enumerate(zip(results, labels, strict=True)):
             for suffix, style in lines.items():
                 label = f"{name}, others' actions" if suffix else name
                 _line(axis, result, key + suffix, label, f"C{i}", style)

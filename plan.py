@@ -57,8 +57,8 @@ def main() -> None:
 
 def compare(args: argparse.Namespace) -> None:
     """Plays with each simulator and prints what they earned."""
-    if args.output and not args.output.parent.is_dir():
-        raise InputError(f"expected a directory to write {args.output} to, there is none")
+    if args.output:
+        checkpoints.check_output(args.output)
     config = checkpoints.read_config(args.checkpoint)
     simulators = list(dict.fromkeys(args.simulator or ["compressed"]))
     if args.video:
@@ -78,7 +78,8 @@ def compare(args: argparse.Namespace) -> None:
         "simulators": {},
     }
     for name in simulators:
-        results["simulators"][name] = found = _play(name, args, config)
+        results["simulators"][name], film = _play(name, args, config)
+        found = results["simulators"][name]
         print(
             f"{config['game']}, {name}: mean return {found['mean_return']:.2f} "
             f"{_bounds(found['interval'])}, {found['decisions_per_second']:.1f} decisions/s",
@@ -86,6 +87,8 @@ def compare(args: argparse.Namespace) -> None:
         )
         if args.output:
             checkpoints.write_json(args.output, results)
+        if film:
+            video.write_video(args.video, film.joined())
     if len(simulators) == len(SIMULATORS):
         kept = share_kept(*(results["simulators"][name]["returns"] for name in SIMULATORS))
         results["share_kept"] = kept
@@ -104,9 +107,14 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def _play(name, args, config):
-    """Plays all episodes with one simulator; returns, mean, interval, decisions a second."""
+    """Plays all episodes with one simulator.
+
+    Returns:
+        dict of returns, mean, interval, steps and decisions a second; the film, if there is one.
+    """
     play = Play(
         config["game"],
+        config["frame_skip"],
         config["warmup"],
         args.method,
         args.horizon,
@@ -114,18 +122,17 @@ def _play(name, args, config):
         args.max_steps,
         args.seed,
     )
+    film = None
     if name == "compressed":
         predictor = checkpoints.load_predictor(args.checkpoint, precision="auto")
         simulator, shape = CompressedSimulator(predictor), predictor.preset.frame_shape
         film = _Film(simulator, shape) if args.video else None
         # Side by side: the larger the batch, the faster it imagines.
         plays = play_episodes(play, range(args.episodes), lambda games: simulator, shape, film)
-        if film:
-            video.write_video(args.video, film.joined())
     else:
         plays = play_in_processes(play, args.episodes, name, os.cpu_count())
     returns, steps, begun, ended = zip(*plays, strict=True)
-    return {
+    found = {
         "returns": returns,
         "mean_return": float(np.mean(returns)),
         "interval": (
@@ -137,6 +144,7 @@ def _play(name, args, config):
         # From the end of each episode's first decision, which compiles, or starts a process.
         "decisions_per_second": (sum(steps) - len(steps)) / (max(ended) - min(begun)),
     }
+    return found, film
 
 
 class _Film:

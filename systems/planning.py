@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -154,6 +155,7 @@ class Play(NamedTuple):
     """How episodes of the real game are played."""
 
     game: str
+    frame_skip: int
     warmup: int  # frames played at random before the first decision, which a model has to see
     method: str
     horizon: int
@@ -197,7 +199,7 @@ def play_episodes(
         watcher: of the first episode.
     """
     rngs = [np.random.default_rng([play.seed, episode]) for episode in episodes]
-    games = [AtariGame(play.game, seed=0) for _ in rngs]
+    games = [AtariGame(play.game, frame_skip=play.frame_skip) for _ in rngs]
     at_random = [PersistentPolicy(*one) for one in zip(games, rngs, strict=True)]
     earned, steps = np.zeros(len(games)), np.zeros(len(games), int)
 
@@ -262,11 +264,23 @@ def play_in_processes(
     return [found[episode] for episode in range(num_episodes)]
 
 
+class _ParentThere:
+    """Ends an episode that nobody waits for any more, by the error that `parent` expects."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def watch(self, game: AtariGame, plan: np.ndarray) -> None:
+        """Raises EOFError if the parent has gone."""
+        if self._connection.poll():
+            self._connection.recv()
+
+
 def work() -> None:
     """What a worker process does: plays the episodes that the parent names."""
     with parent() as (connection, _):
         while True:
             play, simulator, episode = connection.recv()
             find = (lambda games: EmulatorSimulator(games[0])) if simulator == "emulator" else None
-            (played,) = play_episodes(play, [episode], find)
+            (played,) = play_episodes(play, [episode], find, watcher=_ParentThere(connection))
             connection.send(played)

@@ -148,7 +148,9 @@ POLICIES: dict[str, type[Policy]] = {
 
 
 def policy_name(policy: str, epsilon: float | None = None) -> str:
-    """What a policy is called: lookahead, or lookahead-epsilon0.1 with another epsilon than 0.3.
+    """What a policy is called: lookahead, or lookahead-epsilon0_1 with another epsilon than 0.3.
+
+    Without a dot, which Minari takes in no name.
 
     Raises:
         InputError: there is no such policy, or it takes no epsilon, or that is no probability.
@@ -161,11 +163,13 @@ def policy_name(policy: str, epsilon: float | None = None) -> str:
         raise InputError(f"expected an epsilon for lookahead alone, received one for {policy}")
     if not 0 <= epsilon <= 1:
         raise InputError(f"expected epsilon to be between 0 and 1, received {epsilon}")
-    return policy if epsilon == LookaheadPolicy.EPSILON else f"{policy}-epsilon{epsilon}"
+    if epsilon == LookaheadPolicy.EPSILON:
+        return policy
+    return f"{policy}-epsilon{epsilon}".replace(".", "_")
 
 
 def make_policy(name: str, game: AtariGame, rng: np.random.Generator) -> Policy:
     """The policy that `policy_name` called so."""
     policy, _, epsilon = name.partition("-epsilon")
-    more = {"epsilon": float(epsilon)} if epsilon else {}
+    more = {"epsilon": float(epsilon.replace("_", "."))} if epsilon else {}
     return POLICIES[policy](game, rng, **more)

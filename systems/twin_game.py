@@ -75,7 +75,7 @@ class TwinGame:
         config = imaginers[0].config
         self._warmup = config["warmup"]
         self._rng = np.random.default_rng(seed)
-        self._game = AtariGame(config["game"])
+        self._game = AtariGame(config["game"], frame_skip=config["frame_skip"])
         self._game.check_actions(config["action_meanings"])
         self.meanings = self._game.action_meanings
         self.restart()
@@ -97,18 +97,28 @@ class TwinGame:
 
     def restart(self) -> None:
         """Begins a game, at a moment drawn from its first `LATEST_START` steps."""
+        latest = LATEST_START
+        while True:
+            played = self._play_at_random(int(self._rng.integers(self._warmup, latest)))
+            if not self.over or latest == self._warmup + 1:
+                break
+            # Some games are short: well before the end of this one.
+            latest = max(played // 2, self._warmup + 1)
+        self.earned = self.reward = 0.0
+        self.resynchronise()
+
+    def _play_at_random(self, count):
+        """Plays the first steps of a game; returns how many there were before it was over."""
         policy = PersistentPolicy(self._game, self._rng)
-        count = int(self._rng.integers(self._warmup, LATEST_START))
         self._game.reset()
         self._frames = deque([self._look()], maxlen=self._warmup)
         self._actions = deque(maxlen=self._warmup - 1)
         self.earned = 0.0
-        for _ in range(count):
+        for played in range(count):
             if self.over:
-                break
+                return played
             self._act(policy.action())
-        self.earned = self.reward = 0.0
-        self.resynchronise()
+        return count
 
     def resynchronise(self) -> None:
         """Shows the model the last ten real frames, from which it imagines on."""

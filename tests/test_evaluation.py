@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.results import summary
+from evaluate import _labels
 from systems.record import record
 from utils.controlled import controlled_pixels
 from utils.dataset import Dataset
@@ -227,4 +228,16 @@ def test_the_documents_summary_has_a_row_for_each_checkpoint():
     assert rows == [
         "| freeway_paper: paper_seq_1 | 0.250 | 0.250 | - | - | - | - | - | +1: 0.50 |",
         "| freeway_paper: paper_seq_3 | - | 0.250 | - | - | - | 0.100 | 0.750 | +1: 0.50 |",
+    ]
+
+
+def test_checkpoints_in_a_plot_are_told_apart_by_the_shortest_ends_of_their_paths():
+    def labels(*checkpoints):
+        return _labels([{"checkpoint": checkpoint} for checkpoint in checkpoints])
+
+    assert labels("a/paper_seq_1") == ["paper_seq_1"]
+    assert labels("a/paper_seq_1", "a/compress_seq_1") == ["paper_seq_1", "compress_seq_1"]
+    assert labels("a/tiny/paper_seq_1", "b/tiny/paper_seq_1") == [
+        "a/tiny/paper_seq_1",
+        "b/tiny/paper_seq_1",
     ]

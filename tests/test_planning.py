@@ -14,7 +14,8 @@ from model.predictor import FramePredictor, RollOut
 from systems.atari import AtariGame
 from systems.compressed_simulator import CompressedSimulator
 from systems.errors import InputError
-from systems.planning import METHODS, EmulatorSimulator, Planner
+from systems.planning import METHODS, EmulatorSimulator, Planner, Play
+from systems.workers import Worker
 from utils import checkpoints
 
 from . import tiny  # noqa: F401 - makes the preset "tiny" known
@@ -209,6 +210,17 @@ def test_those_who_play_by_themselves_need_no_keras():
     ask = "import sys, systems.planning; print('keras' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
     assert told.stdout == "False\n"
+
+
+def test_a_worker_whose_parent_has_gone_ends_in_the_middle_of_its_episode():
+    worker = Worker("systems.planning")
+    play = Play("ms_pacman", 4, 10, "cem", 20, 128, 10_000, 0)  # for hours
+    worker.send((play, "emulator", 0))
+    worker.connection.close()
+    try:
+        assert worker._process.wait(timeout=60) == 0
+    finally:
+        worker.stop()
 
 
 def test_share_kept_by_hand():

@@ -21,6 +21,8 @@ import av
 import keras
 import numpy as np
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from PIL import Image
 
 import play
@@ -139,6 +141,13 @@ def test_a_game_that_is_over_stands_still(imaginers):
     assert twin.steps == steps
     twin.restart()
     assert not twin.over and twin.earned == 0
+
+
+def test_a_game_that_is_short_is_begun_before_its_end(tmp_path):
+    # Played at random, 20 of 25 first drawn starts are after the end of this one.
+    game = make_checkpoint(tmp_path / "short", "compression", game="laser_gates")
+    twins = [TwinGame([Imaginer(game)], seed) for seed in range(5)]
+    assert not any(twin.over for twin in twins)
 
 
 def test_checkpoints_of_two_games_are_refused(imaginers, tmp_path):
@@ -406,6 +415,22 @@ def test_other_hosts_and_origins_are_refused(address, headers):
                 await session.ws_connect(f"{address}/socket")
 
     asyncio.run(ask())
+
+
+def test_the_port_that_browsers_leave_out_is_served(imaginers):
+    served = server._Server(imaginers, None, None)
+    served.port = 80
+
+    async def answer(host):
+        async def page(request):
+            return web.Response()
+
+        request = make_mocked_request("GET", "/", headers={"Host": host})
+        return (await served.refuse_strangers(request, page)).status
+
+    assert asyncio.run(answer("localhost")) == 200
+    with pytest.raises(web.HTTPForbidden):
+        asyncio.run(answer("localhost:8080"))
 
 
 def test_the_script_serves_until_it_is_interrupted(tmp_path):

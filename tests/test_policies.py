@@ -135,8 +135,8 @@ def test_futures_that_begin_alike_earn_what_each_would_alone():
 
 def test_a_policys_name_tells_its_epsilon(ms_pacman):
     assert policy_name("lookahead") == policy_name("lookahead", 0.3) == "lookahead"
-    assert policy_name("lookahead", 0.1) == "lookahead-epsilon0.1"
-    for name, epsilon in (("lookahead", 0.3), ("lookahead-epsilon0.1", 0.1)):
+    assert policy_name("lookahead", 0.1) == "lookahead-epsilon0_1"
+    for name, epsilon in (("lookahead", 0.3), ("lookahead-epsilon0_1", 0.1)):
         policy = make_policy(name, ms_pacman, np.random.default_rng(0))
         assert policy.settings["epsilon"] == epsilon
     for arguments, message in (

@@ -193,6 +193,13 @@ def test_minari_reads_the_very_frames(data_path, metadata, monkeypatch):
     assert list(minari.list_local_datasets()) == [metadata["dataset_id"]]
 
 
+def test_minari_lists_data_sets_of_any_epsilon(tmp_path, monkeypatch):
+    path = record("freeway", "lookahead", 20, 1, tmp_path, progress=False, epsilon=0.95)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    (known,) = minari.list_local_datasets()
+    assert path == tmp_path / known / "data"
+
+
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_bytes_do_not_depend_on_the_number_of_workers(num_workers, data_path, tmp_path):
     directory = record(*DATA_SET, tmp_path, num_workers=num_workers, progress=False)

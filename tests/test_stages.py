@@ -120,6 +120,7 @@ def test_all_scripts_in_sequence(flags, tmp_path, variant):
         }
         config = json.loads((path / "config.json").read_text())
         assert config["finished"]
+        assert config["frame_skip"] == 4
         assert config["restored_from"] == (previous and str(previous))
         # After 30 steps of validation play, 31 frames, there is nothing to look ahead to.
         assert config["training"]["horizon"] == min(stage.steps, 21)
@@ -552,6 +553,12 @@ def test_evaluation_of_checkpoints(flags, tmp_path, monkeypatch, capsys):
     evaluate_by(both[0], *few, "--horizons=5,1")
     assert json.loads(output.read_text()) == results[0]
     other = record("pong", "random", 100, 1, tmp_path, progress=False)
+    # Measured on a test set of its own.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    config = read_config(checkpoints[0])
+    config["data"]["test"] = str(longer)
+    (elsewhere / "config.json").write_text(json.dumps(config))
     # Before anything is measured.
     with pytest.raises(SystemExit) as error:
         evaluate_by(both[0], f"--checkpoint={tmp_path}", *few, "--horizons=1")
@@ -563,6 +570,8 @@ def test_evaluation_of_checkpoints(flags, tmp_path, monkeypatch, capsys):
         (["--horizons=500"], "--horizons of at most"),
         (["--horizons=0"], "at least 1"),
         (["--output=/nowhere/results.json"], "/nowhere"),
+        ([f"--output={tmp_path}"], "the name of a file"),
+        ([f"--checkpoint={elsewhere}", f"--plot={plot}"], "for one --plot"),
         ([f"--plot={tmp_path / 'results.gifs'}"], ".png"),
     ):
         with pytest.raises(SystemExit) as error:

@@ -87,7 +87,8 @@ def test_grey_and_float_frames_become_rgb():
     )
 
 
-@pytest.mark.parametrize("name", ["clip.avi", "clip", "nowhere/clip.mp4"])
+@pytest.mark.parametrize("name", ["clip.avi", "clip", "nowhere/clip.mp4", "directory.gif"])
 def test_outputs_that_cannot_be_written_are_refused(tmp_path, name):
-    with pytest.raises(InputError, match=r"expected an"):
+    (tmp_path / "directory.gif").mkdir()
+    with pytest.raises(InputError, match=r"expected (an output|a directory|the name of a file)"):
         write_video(tmp_path / name, clip())

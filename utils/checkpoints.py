@@ -77,10 +77,24 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         raise InputError(
             f"expected to write {path}, but the system says: {reason}. "
             "What was there before is untouched; make room or choose another directory, and run "
-            "the same command again to go on."
+            "the same command again."
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_output(path: Path) -> None:
+    """Refuses what `write_whole` could not write, before hours are spent on it.
+
+    Raises:
+        InputError: no such directory, one that cannot be written to, or `path` is itself one.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"expected a directory to write {path} to: {path.parent} is none")
+    if path.is_dir():
+        raise InputError(f"expected the name of a file to write, received the directory {path}")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"expected a directory that can be written to, received {path.parent}")
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -96,7 +110,8 @@ def read_config(directory: str | Path) -> dict:
     """
     path = Path(directory) / CONFIG
     try:
-        return json.loads(path.read_text())
+        # What was trained before it was noted had this frame skip.
+        return {"frame_skip": 4, **json.loads(path.read_text())}
     except (OSError, ValueError) as error:
         raise InputError(
             f"expected a checkpoint directory with {CONFIG} and {WEIGHTS}, such as "
@@ -114,10 +129,10 @@ def check_tells_rewards(config: dict, directory: str | Path) -> None:
 
 
 def check_alike(configs: list[dict]) -> None:
-    """Raises InputError unless all checkpoints are of one game and one frame size."""
+    """Raises InputError unless all are of one game, played alike, and of one frame size."""
     first, *others = configs
     for other in others:
-        for key in ("game", "model", "action_meanings", "warmup"):
+        for key in ("game", "frame_skip", "model", "action_meanings", "warmup"):
             if other[key] != first[key]:
                 raise InputError(
                     f"expected checkpoints with the same {key}, received {first[key]} and "

@@ -98,6 +98,8 @@ class _Server:
     async def refuse_strangers(self, request, handler):
         """Lets through what the machine's own browser asks for its own page."""
         hosts = {f"{name}:{self.port}" for name in (HOST, "localhost")}
+        if self.port == 80:  # which browsers leave out
+            hosts |= {HOST, "localhost"}
         origin = request.headers.get("Origin")
         if request.host not in hosts or origin not in {None, *(f"http://{h}" for h in hosts)}:
             raise web.HTTPForbidden(text=f"only pages of http://{HOST}:{self.port} are served")

@@ -66,6 +66,7 @@ class Run:
             "stage": stage.name,
             "variant": stage.variant,
             "game": game,
+            "frame_skip": data["training"].metadata.get("frame_skip", 4),
             "model": args.model,
             "action_meanings": list(self.meanings),
             "warmup": WARMUP,
