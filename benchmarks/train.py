@@ -46,6 +46,8 @@ def ours(model, variant, batch_size, data, steps):
             "train_dir": directory,
             "batch_size": batch_size,
             "max_steps": steps + 3,
+            # In the second epoch nothing is compiled any more.
+            "steps_per_epoch": (steps + 4) // 2,
             "encoder_rate": 1,  # by default it is left as it is: as the peers, all is trained
         }
         flags |= {f"{role}_data": data for role in stages.DATA_SEEDS}
@@ -59,8 +61,7 @@ def ours(model, variant, batch_size, data, steps):
     seconds = statistics.median([step for epoch in ends for step in np.diff(epoch)][3:])
     if keras.backend.backend() == "jax":
         # A step's end is when it has been asked for, not when it is computed: the second epoch's.
-        second = history[min(2, len(history) - 1)]
-        rate = dict(zip(history[0].split(","), second.split(","), strict=True))
+        rate = dict(zip(history[0].split(","), history[2].split(","), strict=True))
         length = training.WARMUP + stage.predictions
         seconds = batch_size * length / float(rate["frames_per_second"])
     return {

@@ -37,17 +37,18 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def whole_number(minimum: int) -> Callable[[str], int]:
-    """The argparse type of a flag that takes whole numbers from `minimum` on."""
+def whole_number(minimum: int, maximum: float = math.inf) -> Callable[[str], int]:
+    """The argparse type of a flag that takes whole numbers from `minimum` to `maximum`."""
 
     def parse(text):
         try:
             value = int(text)
         except ValueError:
             value = minimum - 1
-        if value < minimum:
+        if not minimum <= value <= maximum:
+            most = "" if maximum == math.inf else f" and at most {maximum}"
             raise argparse.ArgumentTypeError(
-                f"expected a whole number of at least {minimum}, received {text!r}"
+                f"expected a whole number of at least {minimum}{most}, received {text!r}"
             )
         return value
 

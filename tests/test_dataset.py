@@ -1,18 +1,24 @@
 """Windows worked by hand, on small data sets written here in Minari's layout."""
 
 import errno
+import gc
 import json
 import os
 import pickle
 import types
+import weakref
 
 import h5py
 import numpy as np
 import pytest
 
+from model.predictor import FramePredictor
 from systems.errors import InputError
 from utils.dataset import Dataset, Windows, find_dataset, held_out
 from utils.frame_cache import FrameCache
+from utils.progress import Progress, fit
+
+from . import tiny  # noqa: F401 - makes the preset "tiny" known
 
 SHAPE = (210, 160, 3)
 
@@ -208,6 +214,17 @@ def test_a_colour_never_seen_takes_its_neighbours(tmp_path):
     (directory / "metadata.json").write_text(json.dumps(metadata))
     palette = Dataset(directory).palette()
     np.testing.assert_array_equal(palette[[0, 4, 5, 7, 200]][:, 0], [1, 1, 1, 7, 7])
+
+
+def test_windows_that_were_trained_on_take_no_room_any_more(dataset):
+    predictor = FramePredictor("tiny", "compression", 18, warmup=3)
+    predictor.compile("sgd")
+    windows = Windows(dataset, (12, 12, 1), 4, 2, 0, num_batches=3)
+    numbers = weakref.ref(windows._pools[0][0])
+    with Progress("", 3, shown=False) as progress:
+        fit(predictor, windows, progress)
+    gc.collect()
+    assert numbers() is None
 
 
 def test_held_out_windows_are_fixed_and_as_many_as_there_are(dataset):

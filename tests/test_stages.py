@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from systems.record import dataset_directory, record
 from utils import checkpoints, stages, training
 from utils.checkpoints import read_config
 from utils.dataset import Dataset
+from utils.tensorboard import Logs
 
 from . import tiny  # noqa: F401 - makes --model=tiny known
 from .interrupts import heed_interrupts
@@ -298,6 +300,11 @@ def test_a_finished_stage_is_left_alone_unless_overwritten(flags, tmp_path, caps
         capsys, "compress_seq_1_train", *flags, "--overwrite", "--training_data=/nowhere"
     )
     assert (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns == before
+    short = record("ms_pacman", "random", 15, 1, tmp_path / "short", progress=False)
+    assert "at least 20 frames" in fails(
+        capsys, "compress_seq_1_train", *flags, "--overwrite", f"--validation_data={short}"
+    )
+    assert (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns == before
     without = [flag for flag in flags if "batch_size" not in flag]
     assert "expected --batch_size" in fails(capsys, "compress_seq_1_train", *without, "--overwrite")
     assert (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns == before
@@ -334,7 +341,7 @@ def test_a_stage_that_makes_nothing_better_leaves_what_it_began_with(flags, tmp_
     assert len(rows) == 1
 
 
-def start(flags, *more):
+def start(flags, *more, preexec_fn=heed_interrupts):
     """The script as a process of its own; epochs of the convolutions are short there."""
     code = (
         "import sys, tests.tiny; from utils import convolutions, stages; convolutions.EPOCH = 4;"
@@ -345,7 +352,7 @@ def start(flags, *more):
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=heed_interrupts,
+        preexec_fn=preexec_fn,
     )
 
 
@@ -459,6 +466,30 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_weights(flag
     assert not json.loads((kept / "config.json").read_text())["finished"]
     for name, value in weights(directory(tmp_path)).items():
         np.testing.assert_array_equal(value, good[name])
+
+
+def test_a_full_disk_is_one_clear_message_and_leaves_no_half_file(flags):
+    few = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))  # noqa: E731
+    process = start(flags, preexec_fn=few)
+    errors = process.communicate()[1]
+    assert process.returncode == 2, errors
+    assert "error: expected to write" in errors
+    assert "best.weights.h5" in errors
+    assert "Traceback" not in errors
+    assert not list(Path(flags[2].partition("=")[2]).rglob(".partial*"))
+
+
+def test_logs_that_cannot_be_written_are_one_clear_message(tmp_path):
+    logs = Logs(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(InputError, match="expected to write"):
+            for step in range(1000):
+                logs.scalars(step, {"loss": 1.0})
+                logs.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_tensorboard_shows_all_that_is_promised(flags, tmp_path):
@@ -589,7 +620,8 @@ def test_evaluation_of_checkpoints(flags, tmp_path, monkeypatch, capsys):
         ("--learning_rate=nan", "--learning_rate: expected a number above 0"),
         ("--control_weight=-1", "--control_weight: expected a number of at least 0, received '-1'"),
         ("--max_steps=many", "--max_steps: expected a whole number of at least 1, received 'many'"),
-        ("--seed=-1", "--seed: expected a whole number of at least 0, received '-1'"),
+        ("--seed=-1", "--seed: expected a whole number of at least 0 and at most 4294967295"),
+        ("--seed=4294967296", "received '4294967296'"),
         ("--model=lstm", "lstm_84x84x1"),
         ("--train_dir=/dev/null/checkpoints", "/dev/null"),
         ("--data_path=/dev/null/data", "/dev/null"),

@@ -8,6 +8,7 @@ is written whole under another name and then renamed.
 import contextlib
 import fcntl
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,6 +64,23 @@ def training_in(directory: Path) -> Iterator[None]:
                 directory.rmdir()
 
 
+def write_weights(path: Path, model: keras.Model) -> None:
+    """Writes a model's weights, and its optimizer's if it has one."""
+    optimizer = getattr(model, "optimizer", None)
+    variables = [*model.variables, *(optimizer.variables if optimizer else ())]
+    # Four bytes a number, and what HDF5 writes of each variable.
+    size = sum(4 * math.prod(variable.shape) + 4096 for variable in variables)
+
+    def write(partial):
+        # Where there is no room HDF5 may crash, so it is asked for beforehand.
+        if hasattr(os, "posix_fallocate"):  # macOS has none
+            with open(partial, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        model.save_weights(partial)
+
+    write_whole(path, write)
+
+
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Has `write` make a file beside `path` and gives it the name once it is on the disk."""
     # The suffix stays: Keras asks for `.weights.h5`.
@@ -73,14 +91,17 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:  # HDF5 raises either on a full disk
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"expected to write {path}, but the system says: {reason}. "
-            "What was there before is untouched; make room or choose another directory, and run "
-            "the same command again."
-        ) from error
+        raise unwritable(path, getattr(error, "strerror", None) or error) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, reason: object) -> InputError:
+    """What is to be raised where the system refuses to write a file."""
+    return InputError(
+        f"expected to write {path}, but the system says: {reason}. What was there before is "
+        "untouched; make room or choose another directory, and run the same command again."
+    )
 
 
 def check_output(path: Path) -> None:
@@ -142,7 +163,7 @@ def check_alike(configs: list[dict]) -> None:
 
 def save_weights(network: Network, directory: Path) -> None:
     """Writes the network's weights as `best.weights.h5`."""
-    write_whole(directory / WEIGHTS, lambda partial: network.save_weights(partial))
+    write_weights(directory / WEIGHTS, network)
 
 
 def load_weights(network: Network, directory: str | Path) -> None:

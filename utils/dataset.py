@@ -360,11 +360,7 @@ class Windows(keras.utils.PyDataset):
         self.error: InputError | None = None
         counts = _window_counts(dataset, length)
         self._ends = np.cumsum(counts)
-        if not self._ends[-1]:
-            raise InputError(
-                f"expected an episode of at least {length} frames in {dataset.directory}, the "
-                f"longest has {dataset.lengths.max() + 1}. Record more frames."
-            )
+        require_length(dataset, length)
         everything = np.arange(self._ends[-1])
         self._orders = {}  # kind of pool -> (pass, order) of the last pass asked for
         # Pools of window numbers, and how many of each batch come from each.
@@ -405,6 +401,10 @@ class Windows(keras.utils.PyDataset):
             numbers.append(first + np.flatnonzero(sums[start + end] > sums[start + begin]))
             first += count
         return np.concatenate(numbers)
+
+    def release(self) -> None:
+        """Lets go of the window numbers, 16 bytes for each window there is."""
+        self._pools, self._orders = [], {}
 
     def window(self, number: int) -> tuple[int, int]:
         """Episode and first frame of a window, by its number."""
@@ -476,6 +476,16 @@ class Windows(keras.utils.PyDataset):
 def _window_counts(dataset, length):
     """How many windows of `length` frames start in each episode."""
     return np.maximum(dataset.lengths + 2 - length, 0)
+
+
+def require_length(dataset: Dataset, length: int) -> None:
+    """Raises InputError unless there is an episode of at least `length` frames."""
+    longest = int(dataset.lengths.max()) + 1
+    if longest < length:
+        raise InputError(
+            f"expected an episode of at least {length} frames in {dataset.directory}, the longest "
+            f"has {longest}. Record more frames."
+        )
 
 
 def held_out_windows(

@@ -62,7 +62,7 @@ class Progress(keras.callbacks.Callback):
 
 
 def fit(model: keras.Model, windows: Windows, progress: Progress) -> keras.callbacks.History:
-    """Trains on the windows, one batch after the other.
+    """Trains on the windows, one batch after the other; they cannot be read again.
 
     Raises:
         InputError: they cannot be read.
@@ -74,6 +74,8 @@ def fit(model: keras.Model, windows: Windows, progress: Progress) -> keras.callb
         if windows.error:
             raise windows.error from None
         raise
+    finally:
+        windows.release()  # Keras on TensorFlow keeps for ever what it has read from
 
 
 def require_finite(loss: float, step: int, remedy: str = "a smaller --learning_rate") -> None:

@@ -150,7 +150,7 @@ def _parser(stage: Stage) -> argparse.ArgumentParser:
     add("--steps_per_epoch", type=whole_number(1), default=100, help="between validations")
     add(
         "--seed",
-        type=whole_number(0),
+        type=whole_number(0, 2**32 - 1),
         default=0,
         help="of the initial weights and the order of windows",
     )
@@ -204,13 +204,13 @@ def train(stage: Stage, args: argparse.Namespace) -> None:
         data = _datasets(args, game)
         if args.control_weight:
             _find_controlled(args, data)
-        # Not before it is known that there is something to train with.
+        run = Run(stage, args, game, directory, previous, data, batch_size, devices)
+        # Not before all has been found with which it can be trained anew.
         if args.overwrite and devices.first:
             (directory / checkpoints.CONFIG).unlink(missing_ok=True)  # it says that it is finished
             for old in directory.iterdir():
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
         devices.wait()
-        run = Run(stage, args, game, directory, previous, data, batch_size, devices)
         run.train()
         run.report()
 

@@ -1,6 +1,7 @@
 """What is watched while a stage trains. Written with the tensorboard package alone, so that it
 works whatever backend Keras runs on."""
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -14,16 +15,23 @@ from tensorboard.plugins.scalar.metadata import create_summary_metadata as scala
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
+from systems.errors import one_line
+from utils.checkpoints import unwritable
 from utils.video import gif_bytes
 
 PR_THRESHOLDS = 101
 
 
 class Logs:
-    """Writes one stage's TensorBoard logs."""
+    """Writes one stage's TensorBoard logs.
+
+    All methods raise InputError where the system refuses to write.
+    """
 
     def __init__(self, directory: Path):
-        self._writer = EventFileWriter(str(directory))
+        self._directory = directory
+        with self._refusal_explained():
+            self._writer = EventFileWriter(str(directory))
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Plots each value under its tag."""
@@ -68,11 +76,13 @@ class Logs:
 
     def flush(self) -> None:
         """Has everything so far on the disk."""
-        self._writer.flush()
+        with self._refusal_explained():
+            self._writer.flush()
 
     def close(self) -> None:
         """Ends the log."""
-        self._writer.close()
+        with self._refusal_explained():
+            self._writer.close()
 
     def _add(self, step, tag, value, metadata: SummaryMetadata):
         summary = Summary(
@@ -81,4 +91,12 @@ class Logs:
         self._write(summary, step)
 
     def _write(self, summary, step):
-        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+        with self._refusal_explained():
+            self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+
+    @contextlib.contextmanager
+    def _refusal_explained(self):
+        try:
+            yield
+        except Exception as error:  # TensorFlow's own where it is there, else Python's
+            raise unwritable(self._directory, one_line(error)) from error

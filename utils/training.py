@@ -19,7 +19,7 @@ from model.predictor import FramePredictor, RollOut
 from systems.errors import InputError
 from utils import checkpoints, evaluation, video
 from utils.convolutions import convolutions_first
-from utils.dataset import Windows, held_out
+from utils.dataset import Windows, held_out, require_length
 from utils.optimizer import ScaledAdam, rise_and_fall
 from utils.precision import fast_bfloat16
 from utils.progress import Progress, fit, require_finite
@@ -55,6 +55,8 @@ class Run:
         self.measured = max(self.measured, devices.num_devices)
         data["training"].keep_fitted(self.shape)
         self.meanings = data["training"].action_meanings
+        for role, dataset in data.items():
+            require_length(dataset, WARMUP + (1 if role == "test" else stage.predictions))
         longest = {role: int(dataset.lengths.max()) + 1 for role, dataset in data.items()}
         # As far as there is held-out play to compare with: one length, so that it compiles once.
         far = min(longest["validation"], longest["test"]) - WARMUP
@@ -114,7 +116,7 @@ class Run:
             "history": [],
             "weights": None,
         }
-        if (directory / "resume" / "state.json").exists():
+        if (directory / "resume" / "state.json").exists() and not args.overwrite:
             self._resume()
         if not self.state["step"]:
             if previous:
@@ -356,7 +358,7 @@ class Run:
         resume = self.directory / "resume"
         resume.mkdir(exist_ok=True)
         path = resume / f"{name}.weights.h5"
-        checkpoints.write_whole(path, lambda partial: model.save_weights(partial))
+        checkpoints.write_weights(path, model)
         self.state["weights"] = path.name
         state = {**self.state, "training": self.config["training"], "data": self._fingerprints()}
         checkpoints.write_json(resume / "state.json", state)
