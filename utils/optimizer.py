@@ -36,7 +36,9 @@ class ScaledAdam(keras.optimizers.Adam):
     one size for all would be a seventh of an LSTM kernel's deviation and a hundredth of the
     decoder's. Biases, and what starts out alike all over, have `learning_rate`.
 
-    `build` takes the deviations: call it while the weights are still the initial ones.
+    `build` takes the deviations, so a stage calls it while the weights are still the initial ones.
+    Each further phase of the convolutions' training makes an optimizer of its own, for what they
+    have become by then: kernels have grown, and a bias for each place counts as one.
 
     Args:
         learning_rate: a number or a schedule.
