@@ -27,7 +27,7 @@ import keras
 
 from model.networks import PRESETS
 from model.predictor import RollOut
-from systems.errors import InputError, exit_on_input_error, whole_number
+from systems.errors import InputError, check_writable, exit_on_input_error, whole_number
 from utils import checkpoints, evaluation
 from utils.controlled import controlled_pixels
 from utils.dataset import find_dataset, held_out_windows
@@ -60,7 +60,7 @@ def main() -> None:
     with exit_on_input_error():
         for path in (args.output, args.plot):
             if path:
-                checkpoints.check_output(path)
+                check_writable(path)
         if args.plot and args.plot.suffix not in PLOTS:
             raise InputError(f"expected --plot to end in one of {PLOTS}, received {args.plot}")
         # A wrong name is told before anything is measured.

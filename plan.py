@@ -19,7 +19,7 @@ import numpy as np
 
 from systems.atari import AtariGame
 from systems.compressed_simulator import CompressedSimulator
-from systems.errors import InputError, exit_on_input_error, whole_number
+from systems.errors import InputError, check_writable, exit_on_input_error, whole_number
 from systems.planning import METHODS, Play, play_episodes, play_in_processes
 from utils import checkpoints, video
 
@@ -58,7 +58,7 @@ def main() -> None:
 def compare(args: argparse.Namespace) -> None:
     """Plays with each simulator and prints what they earned."""
     if args.output:
-        checkpoints.check_output(args.output)
+        check_writable(args.output)
     config = checkpoints.read_config(args.checkpoint)
     simulators = list(dict.fromkeys(args.simulator or ["compressed"]))
     if args.video:
@@ -78,8 +78,8 @@ def compare(args: argparse.Namespace) -> None:
         "simulators": {},
     }
     for name in simulators:
-        results["simulators"][name], film = _play(name, args, config)
-        found = results["simulators"][name]
+        found, film = _play(name, args, config)
+        results["simulators"][name] = found
         print(
             f"{config['game']}, {name}: mean return {found['mean_return']:.2f} "
             f"{_bounds(found['interval'])}, {found['decisions_per_second']:.1f} decisions/s",

@@ -25,7 +25,7 @@ from pathlib import Path
 from benchmarks import limits
 from benchmarks.child import measure
 from systems.control import find_controlled
-from systems.errors import InputError, exit_on_input_error, whole_number
+from systems.errors import check_writable, exit_on_input_error, whole_number
 from systems.record import record
 
 SMALL, LARGE = "lstm_84x84x1", "lstm_210x160x3"
@@ -53,8 +53,8 @@ def main():
     )
     args = parser.parse_args()
     with exit_on_input_error(), tempfile.TemporaryDirectory() as directory:
-        if args.output and not args.output.parent.is_dir():
-            raise InputError(f"expected a directory to write {args.output} to, there is none")
+        if args.output:
+            check_writable(args.output)
         data = str(record("freeway", "persistent", args.num_frames, 1, directory))
         find_controlled(data)
         machine = measure("limits.machine")

@@ -20,6 +20,8 @@ from systems.errors import InputError
 # ALE ends the whole process, without an exception, when one of these is loaded.
 TWO_PLAYER_GAMES = frozenset({"combat", "joust", "maze_craze", "warlords"})
 
+FRAME_SKIP = 4  # emulated frames for which an action is held, unless it is said otherwise
+
 # The palette check compares whole RGB frames, so only one frame in this many pays for it.
 _PALETTE_CHECK_INTERVAL = 256
 
@@ -165,7 +167,7 @@ class AtariGame:
         self,
         game: str,
         seed: int = 0,
-        frame_skip: int = 4,
+        frame_skip: int = FRAME_SKIP,
         max_episode_frames: int = 108_000,
     ) -> None:
         self.name = game_name(game)

@@ -40,7 +40,7 @@ from systems.record import (
     locked_directory,
     write_errors_explained,
 )
-from systems.workers import answers, parent
+from systems.workers import answers, parent, require_parent
 
 FILE = "controlled.hdf5"
 STEPS = 10  # that other actions are played
@@ -207,8 +207,7 @@ def _controlled(game, actions, connection):
     moments, screens = {}, {}  # of the steps that are still compared with
     played = 0
     for start in range(0, len(actions), INTERVAL):
-        if connection.poll():  # nothing is sent before the answer
-            connection.recv()
+        require_parent(connection)
         end = min(start + STEPS, len(actions))
         while played < end:
             if game.terminated or game.truncated:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -35,6 +37,20 @@ def exit_on_input_error() -> Iterator[None]:
 def one_line(error: Exception) -> str:
     """The start of another library's message, which may have many lines, as a part of ours."""
     return " ".join(str(error).split())[:300]
+
+
+def check_writable(path: Path) -> None:
+    """Refuses what could not be written, before hours are spent on it.
+
+    Raises:
+        InputError: no such directory, one that cannot be written to, or `path` is itself one.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"expected a directory to write {path} to: {path.parent} is none")
+    if path.is_dir():
+        raise InputError(f"expected the name of a file to write, received the directory {path}")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"expected a directory that can be written to, received {path.parent}")
 
 
 def whole_number(minimum: int, maximum: float = math.inf) -> Callable[[str], int]:

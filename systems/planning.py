@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from systems.atari import AtariGame
 from systems.policies import PersistentPolicy, hold
-from systems.workers import answers, parent
+from systems.workers import answers, parent, require_parent
 
 METHODS = ("shooting", "cem")
 
@@ -271,9 +271,8 @@ class _ParentThere:
         self._connection = connection
 
     def watch(self, game: AtariGame, plan: np.ndarray) -> None:
-        """Raises EOFError if the parent has gone."""
-        if self._connection.poll():
-            self._connection.recv()
+        """Asks before each decision."""
+        require_parent(self._connection)
 
 
 def work() -> None:

@@ -80,6 +80,12 @@ def parent() -> Iterator[tuple[Connection, list[str]]]:
         yield them, arguments
 
 
+def require_parent(connection: Connection) -> None:
+    """Raises what `parent` expects if the parent has gone; for between long steps of an answer."""
+    if connection.poll():  # nothing is sent before the answer
+        connection.recv()
+
+
 def answers(num_workers: int, jobs: list, module: str, *arguments: str) -> Iterator[tuple]:
     """Each job and what a worker answers when it is sent that, as they come; begun in order.
 

@@ -150,6 +150,14 @@ def test_a_game_that_is_short_is_begun_before_its_end(tmp_path):
     assert not any(twin.over for twin in twins)
 
 
+def test_the_real_game_is_played_as_the_models_data_was(tmp_path):
+    directory = make_checkpoint(tmp_path / "every_frame", "compression")
+    assert TwinGame([Imaginer(directory)])._game.frame_skip == 4
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "frame_skip": 1}))
+    assert TwinGame([Imaginer(directory)])._game.frame_skip == 1
+
+
 def test_checkpoints_of_two_games_are_refused(imaginers, tmp_path):
     freeway = Imaginer(make_checkpoint(tmp_path / "freeway", "paper", game="freeway"))
     with pytest.raises(InputError, match="the same game, received ms_pacman and freeway"):

@@ -17,6 +17,7 @@ import keras
 
 from model.networks import Network
 from model.predictor import FramePredictor
+from systems.atari import FRAME_SKIP
 from systems.errors import InputError, one_line
 from utils.precision import fast_bfloat16
 
@@ -104,20 +105,6 @@ def unwritable(path: Path, reason: object) -> InputError:
     )
 
 
-def check_output(path: Path) -> None:
-    """Refuses what `write_whole` could not write, before hours are spent on it.
-
-    Raises:
-        InputError: no such directory, one that cannot be written to, or `path` is itself one.
-    """
-    if not path.parent.is_dir():
-        raise InputError(f"expected a directory to write {path} to: {path.parent} is none")
-    if path.is_dir():
-        raise InputError(f"expected the name of a file to write, received the directory {path}")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"expected a directory that can be written to, received {path.parent}")
-
-
 def write_json(path: Path, content: dict) -> None:
     """Writes a JSON file whole."""
     write_whole(path, lambda partial: partial.write_text(json.dumps(content, indent=2) + "\n"))
@@ -132,7 +119,7 @@ def read_config(directory: str | Path) -> dict:
     path = Path(directory) / CONFIG
     try:
         # What was trained before it was noted had this frame skip.
-        return {"frame_skip": 4, **json.loads(path.read_text())}
+        return {"frame_skip": FRAME_SKIP, **json.loads(path.read_text())}
     except (OSError, ValueError) as error:
         raise InputError(
             f"expected a checkpoint directory with {CONFIG} and {WEIGHTS}, such as "

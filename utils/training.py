@@ -16,6 +16,7 @@ import numpy as np
 from model.convolutions import ConvolutionsRollOut
 from model.networks import PRESETS
 from model.predictor import FramePredictor, RollOut
+from systems.atari import FRAME_SKIP
 from systems.errors import InputError
 from utils import checkpoints, evaluation, video
 from utils.convolutions import convolutions_first
@@ -68,7 +69,7 @@ class Run:
             "stage": stage.name,
             "variant": stage.variant,
             "game": game,
-            "frame_skip": data["training"].metadata.get("frame_skip", 4),
+            "frame_skip": data["training"].metadata.get("frame_skip", FRAME_SKIP),
             "model": args.model,
             "action_meanings": list(self.meanings),
             "warmup": WARMUP,

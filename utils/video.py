@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from systems.errors import InputError
-from utils import checkpoints
+from systems.errors import InputError, check_writable
+from utils.checkpoints import write_whole
 
 FORMATS = (".mp4", ".gif")
 CAPTION_HEIGHT = 16  # pixels of one line of text
@@ -80,12 +80,12 @@ def check_output(path: str | Path) -> Path:
     """The path, if a video can be written there.
 
     Raises:
-        InputError: another suffix than .mp4 or .gif, or see `checkpoints.check_output`.
+        InputError: another suffix than .mp4 or .gif, or see `systems.errors.check_writable`.
     """
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"expected an output ending in {' or '.join(FORMATS)}. Received: {path}")
-    checkpoints.check_output(path)
+    check_writable(path)
     return path
 
 
@@ -93,7 +93,7 @@ def write_video(path: str | Path, frames: np.ndarray, fps: int = 15) -> None:
     """Writes uint8 RGB (time, height, width, 3) as H.264 mp4 or as gif, by the path's suffix."""
     path = check_output(path)
     write = _write_mp4 if path.suffix.lower() == ".mp4" else _write_gif
-    checkpoints.write_whole(path, lambda partial: write(partial, frames, fps))
+    write_whole(path, lambda partial: write(partial, frames, fps))
 
 
 def _write_mp4(path, frames, fps):
