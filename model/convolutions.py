@@ -56,6 +56,9 @@ class Convolutions(keras.Model):
     Args:
         network: whose convolutions they are, the reward head's among them.
         control_weight: as `FramePredictor` takes it.
+
+    Attributes:
+        step_weights: float32 (steps,), how much the error of each step counts; None: all alike.
     """
 
     TOLD_BY = 1  # how many moments' features the reward is told by
@@ -63,7 +66,7 @@ class Convolutions(keras.Model):
 
     def __init__(self, network: Network, control_weight: float = 0.0):
         super().__init__(name="convolutions", dtype=network.dtype_policy)
-        self.control_weight = control_weight
+        self.control_weight, self.step_weights = control_weight, None
         self.stack, self.grid = network.preset.stack, network.preset.decoder_start
         self.convolutions = [*network.convolutions, *network.decoder.convs]
         head = network.reward_head
@@ -97,7 +100,10 @@ class Convolutions(keras.Model):
         without being told so, to find the place takes far longer than to tell what happens there.
         """
         error = y_pred["frames"] - self._normalise(x["frames"][:, self.stack :])
-        loss = frame_loss(error, x.get("controlled"), self.control_weight)[1]
+        weights = self.step_weights
+        if weights is not None and "steps" in x:
+            weights = ops.take(weights, x["steps"], axis=0)
+        loss = frame_loss(error, x.get("controlled"), self.control_weight, weights)[1]
         rewards = x["rewards"][:, self.stack - 1 :]
         if "steps" in x:
             rewards = ops.take_along_axis(rewards, x["steps"], axis=1)

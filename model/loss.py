@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 
-def frame_loss(error, controlled=None, control_weight: float = 0.0):
+def frame_loss(error, controlled=None, control_weight: float = 0.0, step_weights=None):
     """Oh et al.'s pixel error, ``1/(2K) sum_k ||x_hat - x||^2`` (2015, section 3.4), two ways.
 
     Args:
@@ -13,16 +13,21 @@ def frame_loss(error, controlled=None, control_weight: float = 0.0):
             wholly. Its errors count `1 + control_weight` times there: such pixels are few, and what
             fills the screen is learned long before them.
         control_weight: see above.
+        step_weights: float32 (time,) or (batch, time), how much each frame's errors count; None:
+            all alike.
 
     Returns:
         The plain error and the one to be minimised, scalars.
     """
     errors = 0.5 * ops.sum(ops.square(error), axis=-1)
-    plain = ops.mean(ops.sum(errors, axis=(2, 3)))
-    if controlled is None:
-        return plain, plain
-    weights = ops.cast(controlled, "float32") * (control_weight / 255)
-    return plain, plain + ops.mean(ops.sum(weights * errors, axis=(2, 3)))
+    by_frame = ops.sum(errors, axis=(2, 3))
+    plain = ops.mean(by_frame)
+    if controlled is not None:
+        weights = ops.cast(controlled, "float32") * (control_weight / 255)
+        by_frame = by_frame + ops.sum(weights * errors, axis=(2, 3))
+    if step_weights is not None:
+        by_frame = by_frame * step_weights
+    return plain, ops.mean(by_frame)
 
 
 def reward_loss(rewards, logits):

@@ -1,5 +1,6 @@
 """How training begins: the convolutions alone, and what stands between them afterwards."""
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -14,9 +15,12 @@ from model.convolutions import (
 )
 from model.networks import PRESETS, Conv
 from model.predictor import FramePredictor
+from utils.convolutions import step_weights
+from utils.dataset import Dataset
 from utils.optimizer import Dion
 
 from . import tiny
+from .test_dataset import write
 
 # As many units as it takes to hand on all 288 features and the three actions.
 PRESETS["tiny_wide"] = PRESETS["tiny"]._replace(units=2 * 288 + 4)
@@ -228,6 +232,40 @@ def test_what_the_player_decides_counts_for_more(alone_kind):
     decided = 0.5 * np.square(error - (batch["frames"][:, 2:] - 120.0) / 70.0)[:, :, 2:4, 5].sum()
     loss, more = (float(model.compute_loss(batch, y_pred=predicted)) for model in (plain, weighted))
     assert more - loss == pytest.approx(5 * decided / 6, rel=1e-4)
+
+
+def test_each_steps_error_counts_as_its_weight_says():
+    batch = tiny.batch(3)  # frames 2 to 6 after the stack
+    alone = LinearDynamics(predictor().network)
+
+    def losses(shown):
+        alone.step_weights = None
+        predicted = alone(shown)
+        plain = float(alone.compute_loss(shown, y_pred=predicted))
+        alone.step_weights = np.array([3, 1, 0.5, 2, 1], np.float32)
+        return plain, float(alone.compute_loss(shown, y_pred=predicted)), predicted["frames"]
+
+    plain, weighted, predicted = losses(batch)
+    errors = 0.5 * np.square(predicted - (batch["frames"][:, 2:] - 120.0) / 70.0)
+    first, third, fourth = (float(errors[:, step].sum()) / 15 for step in (0, 2, 3))
+    assert weighted - plain == pytest.approx(2 * first - 0.5 * third + fourth, rel=1e-3)
+    # Of steps that are drawn, each by its own number.
+    some = {**batch, "frames": batch["frames"][:, [0, 1, 2, 5]]}
+    some["steps"] = np.tile(np.array([0, 3], np.int32), (3, 1))
+    plain, weighted, _ = losses(some)
+    assert weighted - plain == pytest.approx((2 * first + fourth) * 15 / 6, rel=1e-3)
+
+
+def test_a_step_counts_for_less_the_more_has_changed_by_then(tmp_path):
+    # Frame t of an episode is t levels brighter than its first.
+    path = write(tmp_path, [7])
+    network = predictor().network
+    found = step_weights(network, Dataset(path), 3, seed=0)
+    expected = np.array([1, 1 / 4, 1 / 9])
+    np.testing.assert_allclose(found, expected / expected.mean(), rtol=1e-4)
+    with h5py.File(path / "main_data.hdf5", "r+") as file:
+        file["episode_0/observations"][:] = 7
+    np.testing.assert_array_equal(step_weights(network, Dataset(path), 3, seed=0), [1, 1, 1])
 
 
 @pytest.mark.parametrize("alone_kind", [NextFrame, LinearDynamics])
