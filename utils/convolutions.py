@@ -112,7 +112,8 @@ def convolutions_first(
                 rate = rise_and_fall(phase.learning_rate, end - begin)
                 optimizer = Dion(rate, {model.name: model.own_rate}, products=model.compute_dtype)
                 optimizer.build(model.trainable_variables)
-                model.step_weights = step_weights(network, dataset, horizon, seed)
+                if variant == "compression":  # in the other one it changes nothing
+                    model.step_weights = step_weights(network, dataset, horizon, seed)
                 model.compile(optimizer)
             if done > begin:
                 go_on_from(model, saved)  # now with the optimizer's
