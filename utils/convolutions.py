@@ -37,8 +37,8 @@ class Phase(NamedTuple):
 
 # The next frame; then, on from what was predicted, whose errors no recorded frame has.
 ONE_STEP_THEN_MORE = (Phase(0.75, 1.5e-3, 2, 1, 1), Phase(0.25, 4e-5, 0.5, 5, 5))
-# Ever further: what is followed for a few steps only comes apart soon after. Near steps first and
-# for long, and further ones at lower rates, or what is small and soon gone is lost, rewards with it.
+# Ever further: what is followed for a few steps only comes apart soon after. Near steps first, for
+# long, and further ones at lower rates, or what is small and soon gone is lost, rewards with it.
 EVER_FURTHER = (
     Phase(0.35, 2e-3, 1, 2, 2),
     Phase(0.25, 4e-4, 0.5, 5, 5),
