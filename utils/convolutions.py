@@ -112,7 +112,7 @@ def convolutions_first(
                 rate = rise_and_fall(phase.learning_rate, end - begin)
                 optimizer = Dion(rate, {model.name: model.own_rate}, products=model.compute_dtype)
                 optimizer.build(model.trainable_variables)
-                if variant == "compression":  # in the other one it changes nothing
+                if variant == "compression":  # the other one gains nothing by it
                     model.step_weights = step_weights(network, dataset, horizon, seed)
                 model.compile(optimizer)
             if done > begin:
