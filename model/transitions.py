@@ -75,26 +75,25 @@ class Transitions(keras.layers.Layer):
         Returns:
             outputs (nodes, 2048) and, of the last step's nodes, h and c, all float32.
         """
-        ends = ops.cumsum(counts, axis=1)
+        ends = ops.cumsum(counts, axis=0)
         outputs, start = [], 0
-        for t in range(counts.shape[0]):
-            level = parents[start : start + ends[t, -1]]
-            start += ends[t, -1]
-            before = ops.take(h, level, axis=0)
-            z = []
+        for t in range(counts.shape[1]):
+            level = parents[start : start + ends[-1, t]]
+            start += ends[-1, t]
+            before = ops.take(ops.cast(h, self.variable_dtype), level, axis=0)
+            cells = ops.take(c, level, axis=0)
+            after = []
             for action in range(self.num_actions):
-                part = before[ends[t, action - 1] if action else 0 : ends[t, action]]
-                part = ops.cast(part, self.variable_dtype)
-                z.append(
-                    ops.cast(part @ ops.transpose(self.matrices[action]), "float32")
-                    + self.offsets[action]
-                )
+                rows = slice(ends[action - 1, t] if action else 0, ends[action, t])
+                z = before[rows] @ ops.transpose(self.matrices[action])
+                z = ops.cast(z, "float32") + self.offsets[action]
+                after.append(lstm_step(z, cells[rows])[:2])
             if t == 0:
-                fresh = ends[0, -2]
-                z.append(
-                    self._fresh(ops.take(encoding, level[fresh:], axis=0), before[fresh:], actions)
-                )
-            h, c, _, _ = lstm_step(ops.concatenate(z), ops.take(c, level, axis=0))
+                fresh = ends[-2, 0]
+                encoding = ops.take(encoding, level[fresh:], axis=0)
+                z = self._fresh(encoding, before[fresh:], actions)
+                after.append(lstm_step(z, cells[fresh:])[:2])
+            h, c = (ops.concatenate(part) for part in zip(*after, strict=True))
             outputs.append(h)
         return ops.concatenate(outputs), h, c
 
@@ -115,9 +114,9 @@ class Steps(NamedTuple):
 
     Attributes:
         parents: int32 (nodes,), which of the time before each goes on from; at first, which row.
-        counts: int32 (time, num_actions + 1), of each kind.
+        counts: int32 (num_actions + 1, time), of each kind.
         actions: int32, of the nodes that are fed with an encoding.
-        nodes: int (batch, time), where each sequence's steps are among all nodes.
+        nodes: int32 (batch, time), where each sequence's steps are among all nodes.
     """
 
     parents: np.ndarray
@@ -150,9 +149,9 @@ class Steps(NamedTuple):
             total += width
         return cls(
             np.concatenate(parents).astype(np.int32),
-            np.stack(counts).astype(np.int32),
+            np.stack(counts, axis=1).astype(np.int32),
             first.astype(np.int32),
-            np.stack(nodes, axis=1),
+            np.stack(nodes, axis=1).astype(np.int32),
         )
 
 
@@ -160,9 +159,10 @@ class FastImagination:
     """Looks ahead as `Imagination` does, with the weights as they are now, as fast as it goes.
 
     Where the compression variant runs on TensorFlow it steps by `Transitions`, unless a small batch
-    would have to read more matrices than that saves. Otherwise it is `Imagination`; on JAX its
-    states are JAX's arrays and stay on the device, for those of thousands of games take longer to
-    copy than to compute.
+    would have to read more matrices than that saves. Otherwise it is `Imagination`. The states that
+    it returns are the backend's arrays and stay on the device: those of hundreds of games take as
+    long to copy to NumPy and back as a good part of a step, those of thousands longer than to
+    compute.
 
     Args:
         predictor: whose roll-out it is; fastest as `load_predictor(precision="auto")` returns it.
@@ -174,10 +174,7 @@ class FastImagination:
         self._transitions = None
         if predictor.variant == "compression" and keras.backend.backend() == "tensorflow":
             self._transitions = Transitions(predictor.network.core, predictor.compute_dtype)
-        self._compiled = None
-        if keras.backend.backend() == "jax":
-            self._compiled = _compiled_by_jax(Imagination(predictor, decode))
-        self._models = {}  # one for each horizon: Keras would relax a length that changes to None
+        self._functions = {}  # one for each horizon, whose steps are unrolled
 
     def __call__(self, state: State, actions, rows=None) -> dict:
         """Looks ahead under int actions (batch, horizon); returns what `Imagination` does.
@@ -185,37 +182,32 @@ class FastImagination:
         Several sequences may go on from one state: `rows`, int (batch,), says which of the state's
         rows each does, by default its own. What they begin alike with is imagined once.
         """
-        if self._compiled:
+        actions = np.asarray(actions)
+        if self._pays(len(actions)):
+            h, encoding = state.h, state.encoding
+            fresh = np.zeros(len(h), bool)
+            if encoding is not h:
+                fresh = (np.asarray(encoding) != np.asarray(h)).any(axis=1)
+            every = np.arange(len(actions)) if rows is None else np.asarray(rows)
+            steps = Steps.of(actions, every, fresh, self._transitions.num_actions)
+            batch = {"h": h, "c": state.c, "encoding": encoding, **steps._asdict()}
+            found = dict(self._function(_ByMatrix, actions.shape[1])(batch))
+            h = found.pop("h")
+            recent = state.recent if rows is None else np.asarray(state.recent)[rows]
+            after = State(h, h, found.pop("c"), recent)
+        else:
             if rows is not None:
                 state = State(*(ops.take(part, rows, axis=0) for part in state))
-            found = self._compiled({"state": state, "actions": actions})
-            told = {key: np.asarray(found[key]) for key in found.keys() - {"state"}}
-            return {"state": found["state"], **told}
-        if not self._pays(len(actions)):
-            if rows is not None:
-                state = State(*(np.asarray(part)[rows] for part in state))
-            model = self._model(False, actions.shape[1])
-            return model.predict_on_batch({"state": state, "actions": actions})
-        h, encoding = np.asarray(state.h), np.asarray(state.encoding)
-        fresh = np.zeros(len(h), bool) if encoding is h else (encoding != h).any(axis=1)
-        every = np.arange(len(actions)) if rows is None else np.asarray(rows)
-        steps = Steps.of(np.asarray(actions), every, fresh, self._transitions.num_actions)
-        inputs = {"h": h, "c": state.c, "encoding": encoding, **steps._asdict()}
-        last = inputs.pop("nodes")[:, -1] - (len(steps.parents) - steps.counts[-1].sum())
-        found = self._model(True, actions.shape[1]).predict_on_batch(inputs)
-        h, c = (found.pop(part)[last] for part in ("h", "c"))
-        recent = state.recent if rows is None else np.asarray(state.recent)[rows]
-        told = {key: value[steps.nodes] for key, value in found.items()}
-        return {"state": State(h, h, c, recent), **told}
+            batch = {"state": state, "actions": actions}
+            found = dict(self._function(Imagination, actions.shape[1])(batch))
+            after = found.pop("state")
+        return {"state": after, **{key: np.asarray(value) for key, value in found.items()}}
 
-    def _model(self, by_matrix, horizon):
-        if (by_matrix, horizon) not in self._models:
-            self._models[by_matrix, horizon] = (
-                _ByMatrix(self._predictor, self._transitions, self._decode)
-                if by_matrix
-                else Imagination(self._predictor, self._decode)
-            )
-        return self._models[by_matrix, horizon]
+    def _function(self, kind, horizon):
+        if (kind, horizon) not in self._functions:
+            more = () if kind is Imagination else (self._transitions,)
+            self._functions[kind, horizon] = _compiled(kind(self._predictor, self._decode, *more))
+        return self._functions[kind, horizon]
 
     def _pays(self, batch):
         # Measured on two cores: 1.7 ms a matrix and 0.07 ms a row, by three matrices 2.6 and 0.17.
@@ -224,8 +216,24 @@ class FastImagination:
         return min(batch, self._transitions.num_actions) <= 3 + batch // 12
 
 
-def _compiled_by_jax(model):
+def _compiled(model):
     """A model as a function of a batch whose result stays where it is computed."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        run = tf.function(model, jit_compile=model.jit_compile)
+
+        def of_any_size(value):
+            return tf.TensorSpec([None, *value.shape[1:]], value.dtype)
+
+        def call(batch):
+            if not run.experimental_get_tracing_count():
+                # Traced for any number of rows and nodes at once, not for each that comes.
+                run.get_concrete_function(tf.nest.map_structure(of_any_size, batch))
+            return run(batch)
+
+        return call
+
     import jax
 
     run = jax.jit(lambda weights, batch: model.stateless_call(*weights, batch)[0])
@@ -238,9 +246,9 @@ def _compiled_by_jax(model):
 
 
 class _ByMatrix(keras.Model):
-    """`Imagination` of the compression variant, for the nodes of `Steps`."""
+    """`Imagination` of the compression variant, for `Steps`."""
 
-    def __init__(self, predictor, transitions, decode):
+    def __init__(self, predictor, decode, transitions):
         super().__init__(name="by_matrix", dtype=predictor.dtype_policy, autocast=False)
         self.network = predictor.network
         self.decode = decode
@@ -248,7 +256,12 @@ class _ByMatrix(keras.Model):
         self.built = True
 
     def call(self, batch):
+        """Of `Steps` and what `Transitions` takes; the end's h and c in place of the state."""
+        batch = dict(batch)
+        nodes = batch.pop("nodes")
         outputs, h, c = self.transitions(**batch)
+        last = nodes[:, -1] - (ops.shape(outputs)[0] - ops.shape(h)[0])
         # Heads and decoder expect a time axis.
         told = look(self.network, outputs[:, None], self.decode)
-        return {"h": h, "c": c, **{key: value[:, 0] for key, value in told.items()}}
+        found = {key: ops.take(value[:, 0], nodes, axis=0) for key, value in told.items()}
+        return {"h": ops.take(h, last, axis=0), "c": ops.take(c, last, axis=0), **found}

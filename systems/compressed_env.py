@@ -209,14 +209,14 @@ class CompressedAtariEnv(gymnasium.Env):
     def get_state(self) -> GameState:
         """The present moment, from which `set_state` goes on any number of times."""
         games = self._games
-        state = State(*(part.copy() for part in games.state))
+        state = State(*(np.array(part) for part in games.state))
         random = self.np_random.bit_generator.state
         return GameState(state, games.observations.copy(), int(games.steps[0]), random)
 
     def set_state(self, state: GameState) -> None:
         """Goes back to a moment that `get_state` returned."""
         games = self._games
-        games.state = State(*(part.copy() for part in state.predictor))
+        games.state = State(*(np.array(part) for part in state.predictor))
         games.observations = state.observation.copy()
         games.steps[0] = state.steps
         self.np_random.bit_generator.state = state.random

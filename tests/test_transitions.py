@@ -46,7 +46,7 @@ def test_what_sequences_begin_alike_with_is_one_node():
     # Second: action 1 after nodes 1 and 2, action 2 after node 0, which two sequences share.
     # Third: action 0 after the last of those, 1 after each of the three.
     np.testing.assert_array_equal(steps.parents, [0, 0, 1, 1, 2, 0, 2, 0, 1, 2])
-    np.testing.assert_array_equal(steps.counts, [[1, 0, 1, 1], [0, 2, 1, 0], [1, 3, 0, 0]])
+    np.testing.assert_array_equal(steps.counts.T, [[1, 0, 1, 1], [0, 2, 1, 0], [1, 3, 0, 0]])
     np.testing.assert_array_equal(steps.actions, [2])
     np.testing.assert_array_equal(steps.nodes, [[0, 5, 9], [0, 5, 6], [1, 3, 7], [2, 4, 8]])
 
@@ -107,6 +107,8 @@ def test_fast_imagination_finds_what_imagination_finds(variant, batch, num_actio
             np.testing.assert_allclose(found[key], value, atol=2e-3, err_msg=key)
         for value, other in zip(expected_state, found_state, strict=True):
             np.testing.assert_allclose(other, value, atol=1e-4)
+        # Not copied to NumPy's and back.
+        assert all(keras.ops.is_tensor(part) for part in (found_state.h, found_state.c))
 
 
 def test_fast_imagination_decodes_nothing_unasked_and_keeps_a_float32_state():
