@@ -29,7 +29,7 @@ def flags(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     return [
         f"--data_path={tmp_path / 'data'}",
-        "--num_training_frames=600",
+        "--num_training_frames=200",
         "--model=tiny",
         "--batch_size=4",
         "--precision=float32",

@@ -51,7 +51,7 @@ def run(script, *flags):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Flags of a directory that the first script to run records Ms. Pac-Man into."""
-    return f"--data_path={tmp_path_factory.mktemp('data')}", "--num_training_frames=300"
+    return f"--data_path={tmp_path_factory.mktemp('data')}", "--num_training_frames=200"
 
 
 @pytest.fixture
@@ -124,8 +124,8 @@ def test_all_scripts_in_sequence(flags, tmp_path, variant):
         assert config["finished"]
         assert config["frame_skip"] == 4
         assert config["restored_from"] == (previous and str(previous))
-        # After 30 steps of validation play, 31 frames, there is nothing to look ahead to.
-        assert config["training"]["horizon"] == min(stage.steps, 21)
+        # After 20 steps of validation play, 21 frames, there is nothing to look ahead to.
+        assert config["training"]["horizon"] == min(stage.steps, 11)
         assert set(config["results"]["horizons"]) >= {"1", "3", "5", "10"}
         previous = path
 
@@ -235,7 +235,7 @@ def test_what_the_player_decides_is_found_once_and_counts_for_more(flags, tmp_pa
     elsewhere = tmp_path / "data"
     flags = [*flags, f"--data_path={elsewhere}"]
     sets = [
-        dataset_directory(elsewhere, "ms_pacman", "random", n, s) for n, s in ((300, 1), (30, 2))
+        dataset_directory(elsewhere, "ms_pacman", "random", n, s) for n, s in ((200, 1), (20, 2))
     ]
     run("compress_seq_1_train", *flags, "--control_weight=0")
     assert not any((path / control.FILE).exists() for path in sets)
@@ -253,7 +253,7 @@ def test_what_the_player_decides_is_found_once_and_counts_for_more(flags, tmp_pa
 
 
 def test_of_data_that_cannot_be_played_again_all_pixels_count_alike(flags, tmp_path, capsys):
-    path = record("ms_pacman", "random", 300, 1, tmp_path / "data", progress=False)
+    path = record("ms_pacman", "random", 200, 1, tmp_path / "data", progress=False)
     text = (path / "metadata.json").read_text()
     sticky = text.replace('"repeat_action_probability": 0.0', '"repeat_action_probability": 0.25')
     assert sticky != text
@@ -640,7 +640,7 @@ def test_other_data_than_the_stage_before_had_has_to_be_asked_for(flags, tmp_pat
     run("compress_seq_1_train", *flags)
     capsys.readouterr()
     error = fails(capsys, "compress_seq_3_train", *flags, "--policy=lookahead")
-    assert "random-300-seed1-v1" in error
+    assert "random-200-seed1-v1" in error
     assert "--policy=lookahead" in error
     recorded = list(Path(flags[0].partition("=")[2]).rglob("lookahead*"))
     assert not recorded  # for nothing
@@ -649,7 +649,7 @@ def test_other_data_than_the_stage_before_had_has_to_be_asked_for(flags, tmp_pat
     # The one after that is told which flag was given.
     assert f"{on_purpose}" in fails(capsys, "compress_seq_5_train", *flags)
     error = fails(capsys, "paper_seq_3_train", *flags, "--policy=lookahead")
-    assert error.endswith("--num_training_frames=300 --policy=lookahead")
+    assert error.endswith("--num_training_frames=200 --policy=lookahead")
 
 
 def test_what_cannot_be_read_in_the_middle_of_training_is_one_clear_message(
@@ -695,7 +695,7 @@ def test_truncated_weights_are_refused(flags, tmp_path, capsys):
 
 
 def test_truncated_data_is_refused(flags, tmp_path, capsys):
-    directory = record("ms_pacman", "random", 300, 1, tmp_path, progress=False)
+    directory = record("ms_pacman", "random", 200, 1, tmp_path, progress=False)
     path = directory / "main_data.hdf5"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     error = fails(capsys, "compress_seq_1_train", *flags, f"--data_path={tmp_path}")
