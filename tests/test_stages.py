@@ -468,9 +468,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_weights(flag
         np.testing.assert_array_equal(value, good[name])
 
 
-def test_a_full_disk_is_one_clear_message_and_leaves_no_half_file(flags):
+def test_a_full_disk_is_one_clear_message_and_leaves_no_half_file(flags, tmp_path):
+    for number, seed in ((200, 1), (20, 2), (20, 3)):
+        record("ms_pacman", "random", number, seed, tmp_path / "data", progress=False)
     few = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))  # noqa: E731
-    process = start(flags, preexec_fn=few)
+    more = [f"--data_path={tmp_path / 'data'}", "--control_weight=0"]
+    process = start(flags, *more, preexec_fn=few)
     errors = process.communicate()[1]
     assert process.returncode == 2, errors
     assert "error: expected to write" in errors
