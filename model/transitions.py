@@ -191,7 +191,7 @@ class FastImagination:
             every = np.arange(len(actions)) if rows is None else np.asarray(rows)
             steps = Steps.of(actions, every, fresh, self._transitions.num_actions)
             batch = {"h": h, "c": state.c, "encoding": encoding, **steps._asdict()}
-            found = dict(self._function(_ByMatrix, actions.shape[1])(batch))
+            found = self._run(_ByMatrix, actions.shape[1], batch)
             h = found.pop("h")
             recent = state.recent if rows is None else np.asarray(state.recent)[rows]
             after = State(h, h, found.pop("c"), recent)
@@ -199,15 +199,16 @@ class FastImagination:
             if rows is not None:
                 state = State(*(ops.take(part, rows, axis=0) for part in state))
             batch = {"state": state, "actions": actions}
-            found = dict(self._function(Imagination, actions.shape[1])(batch))
+            found = self._run(Imagination, actions.shape[1], batch)
             after = found.pop("state")
         return {"state": after, **{key: np.asarray(value) for key, value in found.items()}}
 
-    def _function(self, kind, horizon):
+    def _run(self, kind, horizon, batch):
         if (kind, horizon) not in self._functions:
             more = () if kind is Imagination else (self._transitions,)
-            self._functions[kind, horizon] = _compiled(kind(self._predictor, self._decode, *more))
-        return self._functions[kind, horizon]
+            model = kind(self._predictor, self._decode, *more)
+            self._functions[kind, horizon] = _compiled(model, batch)
+        return dict(self._functions[kind, horizon](batch))
 
     def _pays(self, batch):
         # Measured on two cores: 1.7 ms a matrix and 0.07 ms a row, by three matrices 2.6 and 0.17.
@@ -216,23 +217,18 @@ class FastImagination:
         return min(batch, self._transitions.num_actions) <= 3 + batch // 12
 
 
-def _compiled(model):
-    """A model as a function of a batch whose result stays where it is computed."""
+def _compiled(model, batch):
+    """A model as a function of batches like this one, whose result stays where it is computed."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
-
-        run = tf.function(model, jit_compile=model.jit_compile)
 
         def of_any_size(value):
             return tf.TensorSpec([None, *value.shape[1:]], value.dtype)
 
-        def call(batch):
-            if not run.experimental_get_tracing_count():
-                # Traced for any number of rows and nodes at once, not for each that comes.
-                run.get_concrete_function(tf.nest.map_structure(of_any_size, batch))
-            return run(batch)
-
-        return call
+        run = tf.function(model, jit_compile=model.jit_compile)
+        # Traced for any number of rows and nodes at once, not for each that comes.
+        run.get_concrete_function(tf.nest.map_structure(of_any_size, batch))
+        return run
 
     import jax
 
