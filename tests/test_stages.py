@@ -1,15 +1,16 @@
 """The eight scripts, end to end on real games, and all that can go wrong with them."""
 
 import csv
+import functools
 import importlib
 import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import h5py
@@ -54,11 +55,10 @@ def data(tmp_path_factory):
     return f"--data_path={tmp_path_factory.mktemp('data')}", "--num_training_frames=200"
 
 
-@pytest.fixture
-def flags(data, tmp_path):
+def tiny_flags(data, train_dir):
     return [
         *data,
-        f"--train_dir={tmp_path}",
+        f"--train_dir={train_dir}",
         "--model=tiny",
         "--batch_size=4",
         "--steps_per_epoch=2",
@@ -67,8 +67,41 @@ def flags(data, tmp_path):
     ]
 
 
+@pytest.fixture
+def flags(data, tmp_path):
+    return tiny_flags(data, tmp_path)
+
+
 def directory(tmp_path, stage="compress_seq_1", model="tiny"):
     return tmp_path / "ms_pacman" / model / stage
+
+
+@pytest.fixture(scope="module")
+def curriculum(data, tmp_path_factory):
+    """Trains all stages of a variant, once for all tests, and returns their `train_dir`."""
+
+    @functools.cache
+    def train(variant):
+        train_dir = tmp_path_factory.mktemp(variant)
+        for script in [name for name in SCRIPTS if name.startswith(variant)]:
+            flags = [*tiny_flags(data, train_dir), "--convolution_steps=2"]
+            run(script, *flags, "--atari_game=ms_pacman.bin")
+        return train_dir
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def trained_once(data, tmp_path_factory):
+    train_dir = tmp_path_factory.mktemp("trained")
+    run("compress_seq_1_train", *tiny_flags(data, train_dir))
+    return directory(train_dir)
+
+
+@pytest.fixture
+def trained(trained_once, tmp_path):
+    """The directory of a finished compress_seq_1, trained by `flags`."""
+    return Path(shutil.copytree(trained_once, directory(tmp_path)))
 
 
 def weights(path):
@@ -108,12 +141,11 @@ def test_a_stages_script_is_named_as_stages_say():
 
 
 @pytest.mark.parametrize("variant", ["paper", "compress"])
-def test_all_scripts_in_sequence(flags, tmp_path, variant):
+def test_all_scripts_in_sequence(curriculum, variant):
     previous = None
     for script in [name for name in SCRIPTS if name.startswith(variant)]:
-        run(script, *flags, "--atari_game=ms_pacman.bin", "--convolution_steps=2")
         stage = stage_of(script)
-        path = directory(tmp_path, stage.name)
+        path = directory(curriculum(variant), stage.name)
         assert {file.name for file in path.iterdir()} == {
             "best.weights.h5",
             "config.json",
@@ -145,40 +177,55 @@ def test_the_users_presets_train_from_the_command_line(tmp_path, model, variant)
     assert all(np.isfinite(error["mse"]) for error in results["horizons"].values())
 
 
-def test_each_stage_starts_from_the_best_weights_of_the_one_before(flags, tmp_path):
-    run("compress_seq_1_train", *flags)
+def test_each_stage_starts_from_the_best_weights_of_the_one_before(flags, trained, tmp_path):
     # So small a learning rate leaves weights as they were restored.
     run("compress_seq_3_train", *flags, "--learning_rate=1e-30")
-    before, after = (
-        weights(directory(tmp_path, name)) for name in ("compress_seq_1", "compress_seq_3")
-    )
+    before, after = weights(trained), weights(directory(tmp_path, "compress_seq_3"))
     assert before.keys() == after.keys()
     for name, value in before.items():
         np.testing.assert_array_equal(after[name], value)
 
 
-def test_the_paper_variant_begins_with_its_convolutions(flags, tmp_path, capsys):
-    run("paper_seq_1_train", *flags, "--convolution_steps=3", "--learning_rate=1e-30")
+def looked_at(path):
+    """The steps of the convolutions' training at which TensorBoard shows what they foresee."""
+    events = EventAccumulator(str(path / "logs"), size_guidance={"tensors": 0}).Reload()
+    steps = [event.step for event in events.Tensors("convolutions/roll_out")]
+    for tag in ("error_at_step_1/mse", "error_at_step_10/mse_repeat_last"):
+        assert [event.step for event in events.Tensors(f"convolutions/{tag}")] == steps
+    _, _, gif = events.Tensors("convolutions/roll_out")[0].tensor_proto.string_val
+    assert gif[:4] == b"GIF8"
+    return steps
+
+
+def test_the_paper_variant_begins_with_its_convolutions(flags, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(training, "CONVOLUTION_STEPS_PER_LOOK", 4)
+    run("paper_seq_1_train", *flags, "--convolution_steps=8", "--learning_rate=1e-30")
     assert "convolutions first: 100%" in capsys.readouterr().err
     events = EventAccumulator(str(directory(tmp_path, "paper_seq_1") / "logs")).Reload()
     # One step ahead, and then on from what was predicted.
-    assert [event.step for event in events.Tensors("convolutions_loss")] == [2, 3]
+    assert [event.step for event in events.Tensors("convolutions_loss")] == [6, 8]
+    assert looked_at(directory(tmp_path, "paper_seq_1")) == [6, 8]
     trained = weights(directory(tmp_path, "paper_seq_1"))
     # Between them the features and, negated, the features once more are handed on.
     (kernel,) = [value for name, value in trained.items() if value.shape == (288, 32)]
     components = 16 - 5  # for nine actions five pairs of units are left out
     np.testing.assert_array_equal(kernel[:, components : 2 * components], -kernel[:, :components])
     # Nothing comes before the stages that restore one.
-    run("paper_seq_3_train", *flags, "--convolution_steps=3")
+    run("paper_seq_3_train", *flags, "--convolution_steps=8")
     assert "convolutions first" not in capsys.readouterr().err
 
 
-def test_the_compression_variant_begins_with_dynamics_of_its_convolutions(flags, tmp_path, capsys):
+def test_the_compression_variant_begins_with_dynamics_of_its_convolutions(
+    flags, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(training, "CONVOLUTION_STEPS_PER_LOOK", 4)
     # Shorter than its last phases look ahead.
-    training = record("ms_pacman", "random", 30, 1, tmp_path, progress=False)
-    more = [f"--training_data={training}", "--convolution_steps=10", "--learning_rate=1e-30"]
+    short = record("ms_pacman", "random", 30, 1, tmp_path, progress=False)
+    more = [f"--training_data={short}", "--convolution_steps=8", "--learning_rate=1e-30"]
     run("compress_seq_1_train", *flags, *more)
     assert "convolutions first: 100%" in capsys.readouterr().err
+    # Phases end after 3, 5 and 7 steps.
+    assert looked_at(directory(tmp_path)) == [5, 8]
     trained = weights(directory(tmp_path))
     # The encoding holds the components with both signs, and so does the LSTM's candidate; there
     # what they were before is added to both.
@@ -192,43 +239,25 @@ def test_the_compression_variant_begins_with_dynamics_of_its_convolutions(flags,
     assert before[0, 0] > 0
 
 
-@pytest.mark.parametrize("variant", ["paper", "compress"])
-def test_the_convolutions_can_be_watched_while_they_are_trained(
-    flags, tmp_path, variant, monkeypatch
-):
-    monkeypatch.setattr(training, "CONVOLUTION_STEPS_PER_LOOK", 4)
-    # Of 8 steps phases end after 6, or after 3, 5 and 7.
-    run(f"{variant}_seq_1_train", *flags, "--convolution_steps=8", "--max_steps=1")
-    path = directory(tmp_path, f"{variant}_seq_1")
-    events = EventAccumulator(str(path / "logs"), size_guidance={"tensors": 0}).Reload()
-    ends = {"paper": [6, 8], "compress": [5, 8]}[variant]
-    for tag in ("error_at_step_1/mse", "error_at_step_10/mse_repeat_last", "roll_out"):
-        assert [event.step for event in events.Tensors(f"convolutions/{tag}")] == ends
-    _, _, gif = events.Tensors("convolutions/roll_out")[0].tensor_proto.string_val
-    assert gif[:4] == b"GIF8"
-
-
-def test_the_encoder_stays_as_it_is_unless_it_has_a_rate(flags, tmp_path, capsys):
+def test_the_encoder_stays_as_it_is_unless_it_has_a_rate(flags, trained, tmp_path, capsys):
     def moved_by_seq_3(*more, atol=0.0):
         run("compress_seq_3_train", *flags, "--learning_rate=1e-3", *more)
-        before, after = (
-            weights(directory(tmp_path, name)) for name in ("compress_seq_1", "compress_seq_3")
-        )
+        before, after = weights(trained), weights(directory(tmp_path, "compress_seq_3"))
         return {
             name.split("/")[0]
             for name, value in after.items()
             if not np.allclose(value, before[name], rtol=0, atol=atol)
         }
 
-    run("compress_seq_1_train", *flags)
-    assert "the encoder stays at its random weights" in capsys.readouterr().out
-    run("compress_seq_1_train", *flags, "--convolution_steps=2", "--overwrite")
     assert moved_by_seq_3() == {"core", "decoder"}
     slow = moved_by_seq_3("--encoder_rate=1e-30", "--overwrite", atol=1e-7)
     assert slow == {"core", "decoder"}
     # The encoder's convolutions are filed under a name of their own.
     assert {"encoder", "convolutions"} <= moved_by_seq_3("--encoder_rate=0.1", "--overwrite")
     assert "the encoder stays" not in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run("compress_seq_1_train", *flags, "--overwrite", "--training_data=/nowhere")
+    assert "the encoder stays at its random weights" in capsys.readouterr().out
 
 
 def test_what_the_player_decides_is_found_once_and_counts_for_more(flags, tmp_path, capfd):
@@ -289,36 +318,35 @@ def test_recorded_colours_are_known_to_a_network_that_is_trained_on_rgb_frames(f
     np.testing.assert_array_equal(known, Dataset(config["data"]["validation"]).palette())
 
 
-def test_a_finished_stage_is_left_alone_unless_overwritten(flags, tmp_path, capsys):
-    run("compress_seq_1_train", *flags)
-    before = (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns
+def test_a_finished_stage_is_left_alone_unless_overwritten(flags, trained, tmp_path, capsys):
+    before = (trained / "best.weights.h5").stat().st_mtime_ns
     run("compress_seq_1_train", *flags)
     assert "is finished" in capsys.readouterr().out
-    assert (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns == before
+    assert (trained / "best.weights.h5").stat().st_mtime_ns == before
     # What cannot start leaves it alone too.
     assert "nowhere" in fails(
         capsys, "compress_seq_1_train", *flags, "--overwrite", "--training_data=/nowhere"
     )
-    assert (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns == before
+    assert (trained / "best.weights.h5").stat().st_mtime_ns == before
     short = record("ms_pacman", "random", 15, 1, tmp_path / "short", progress=False)
     assert "at least 20 frames" in fails(
         capsys, "compress_seq_1_train", *flags, "--overwrite", f"--validation_data={short}"
     )
-    assert (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns == before
+    assert (trained / "best.weights.h5").stat().st_mtime_ns == before
     without = [flag for flag in flags if "batch_size" not in flag]
     assert "expected --batch_size" in fails(capsys, "compress_seq_1_train", *without, "--overwrite")
-    assert (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns == before
-    with checkpoints.training_in(directory(tmp_path)):
+    assert (trained / "best.weights.h5").stat().st_mtime_ns == before
+    with checkpoints.training_in(trained):
         error = fails(capsys, "compress_seq_1_train", *flags, "--overwrite")
     assert "another process" in error
-    assert (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns == before
+    assert (trained / "best.weights.h5").stat().st_mtime_ns == before
     # The other may not have written anything yet.
     with checkpoints.training_in(directory(tmp_path, "compress_seq_3")):
         assert "another process" in fails(capsys, "compress_seq_3_train", *flags)
         assert directory(tmp_path, "compress_seq_3").exists()
     assert not directory(tmp_path, "compress_seq_3").exists()
     run("compress_seq_1_train", *flags, "--overwrite")
-    assert (directory(tmp_path) / "best.weights.h5").stat().st_mtime_ns > before
+    assert (trained / "best.weights.h5").stat().st_mtime_ns > before
 
 
 def test_training_stops_when_validation_has_stopped_improving(flags, tmp_path):
@@ -329,12 +357,9 @@ def test_training_stops_when_validation_has_stopped_improving(flags, tmp_path):
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
 
 
-def test_a_stage_that_makes_nothing_better_leaves_what_it_began_with(flags, tmp_path):
-    run("compress_seq_1_train", *flags)
+def test_a_stage_that_makes_nothing_better_leaves_what_it_began_with(flags, trained, tmp_path):
     run("compress_seq_3_train", *flags, "--learning_rate=10", "--patience=1")
-    before, after = (
-        weights(directory(tmp_path, name)) for name in ("compress_seq_1", "compress_seq_3")
-    )
+    before, after = weights(trained), weights(directory(tmp_path, "compress_seq_3"))
     for name, value in before.items():
         np.testing.assert_array_equal(after[name], value)
     rows = list(csv.DictReader((directory(tmp_path, "compress_seq_3") / "history.csv").open()))
@@ -362,54 +387,46 @@ def finish(process):
     assert process.returncode == 0, errors
 
 
-def stop_after_an_epoch(process, tmp_path, with_signal):
-    """Sends the signal as soon as a further state is whole; returns code and stderr."""
+def stop_after_an_epoch(process, tmp_path, with_signal, of="step"):
+    """Sends the signal once there is a state after such steps; returns code, stderr, state."""
     path = directory(tmp_path) / "resume" / "state.json"
 
     def state():
-        return path.read_text() if path.exists() else None
+        return json.loads(path.read_text()) if path.exists() else {of: 0}
 
-    before = state()
-    while state() == before:
+    while not state()[of]:
         assert process.poll() is None, process.stderr.read()
         os.sched_yield()
     while True:
         process.send_signal(with_signal)
         try:
             errors = process.communicate(timeout=20)[1]
-            return process.returncode, errors
+            return process.returncode, errors, state()
         except subprocess.TimeoutExpired:
             # Python drops an interrupt that meets a destructor; a person would press again.
             pass
 
 
-@pytest.mark.parametrize(
-    "signals, convolution_steps, epochs",
-    # Of the convolutions' steps an epoch, and with it the first saving, is in their first phase.
-    [([signal.SIGINT, signal.SIGKILL], 0, 20), ([signal.SIGKILL], 50, 2)],
-)
 def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
-    flags, tmp_path, tmp_path_factory, signals, convolution_steps, epochs, capfd
+    flags, tmp_path, tmp_path_factory, capfd
 ):
     # All by new processes, as on the command line: oneDNN may round a last bit otherwise in one
-    # that has computed other things before.
-    flags[-2:] = [f"--max_steps={2 * epochs}", f"--convolution_steps={convolution_steps}"]
-    more = ["--overwrite"]
-    for with_signal in signals:
-        code, errors = stop_after_an_epoch(start(flags, *more), tmp_path, with_signal)
-        if with_signal == signal.SIGINT:
-            assert code == 130
-            assert "with the same flags but for --overwrite" in errors
-        else:
-            assert code == -signal.SIGKILL
-        state = json.loads((directory(tmp_path) / "resume" / "state.json").read_text())
-        assert state["step" if convolution_steps == 0 else "convolution_steps"] > 0
-        assert state["step"] < 2 * epochs
-        more = []
+    # that has computed other things before. Of the convolutions' steps an epoch, and with it the
+    # first saving, is in their first phase.
+    flags[-2:] = ["--max_steps=40", "--convolution_steps=50"]
+    process = start(flags, "--overwrite")
+    code, errors, state = stop_after_an_epoch(
+        process, tmp_path, signal.SIGINT, of="convolution_steps"
+    )
+    assert code == 130
+    assert "with the same flags but for --overwrite" in errors
+    assert state["step"] == 0
+    code, _, state = stop_after_an_epoch(start(flags), tmp_path, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    assert state["step"] < 40
     finish(start(flags))
-    goes_on = " of the convolutions\n" if convolution_steps else "\n"
-    told = re.findall(f"going on after step [1-9][0-9]*{goes_on}", capfd.readouterr().out)
-    assert len(told) == len(signals)
+    told = re.findall("going on after step [1-9][0-9]*(.*)\n", capfd.readouterr().out)
+    assert told == [" of the convolutions", ""]
     other = tmp_path_factory.mktemp("uninterrupted")
     flags[2] = f"--train_dir={other}"
     finish(start(flags))
@@ -421,23 +438,21 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
         for path in (tmp_path, other)
     ]
     assert losses[0] == losses[1]
-    assert len(losses[0]) == epochs
+    assert len(losses[0]) == 20
 
 
 def test_a_run_goes_on_with_the_flags_it_began_with_alone(flags, tmp_path, capsys):
-    stop_after_an_epoch(start([*flags[:-1], "--max_steps=400"]), tmp_path, signal.SIGKILL)
-    error = fails(capsys, "compress_seq_1_train", *flags[:-1], "--max_steps=401")
+    stop_after_an_epoch(start([*flags, "--max_steps=400"]), tmp_path, signal.SIGKILL)
+    error = fails(capsys, "compress_seq_1_train", *flags, "--max_steps=401")
     assert "--max_steps=400" in error
     assert "--overwrite" in error
-    error = fails(
-        capsys, "compress_seq_1_train", *flags[:-1], "--max_steps=400", "--policy=persistent"
-    )
+    error = fails(capsys, "compress_seq_1_train", *flags, "--max_steps=400", "--policy=persistent")
     assert "expected the training data with which" in error
     assert "--overwrite" in error
     # What is no flag has changed with the code.
     path = directory(tmp_path) / "resume" / "state.json"
     path.write_text(path.read_text().replace('"feed_back": false', '"feed_back": true'))
-    error = fails(capsys, "compress_seq_1_train", *flags[:-1], "--max_steps=400")
+    error = fails(capsys, "compress_seq_1_train", *flags, "--max_steps=400")
     assert "the version that began it" in error
     assert "--overwrite" in error
 
@@ -447,7 +462,8 @@ def test_damaged_files_of_an_interrupted_run_are_refused(
     flags, tmp_path, convolution_steps, capsys
 ):
     flags[-2:] = ["--max_steps=400", f"--convolution_steps={convolution_steps}"]
-    stop_after_an_epoch(start(flags), tmp_path, signal.SIGKILL)
+    of = "convolution_steps" if convolution_steps else "step"
+    stop_after_an_epoch(start(flags), tmp_path, signal.SIGKILL, of)
     for path in sorted((directory(tmp_path) / "resume").iterdir(), reverse=True):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         error = fails(capsys, "compress_seq_1_train", *flags)
@@ -455,16 +471,17 @@ def test_damaged_files_of_an_interrupted_run_are_refused(
         assert "--overwrite" in error
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_weights(flags, tmp_path):
-    run("compress_seq_1_train", *flags)
-    good = weights(directory(tmp_path))
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_weights(
+    flags, trained, tmp_path
+):
+    good = weights(trained)
     run("compress_seq_3_train", *flags, "--learning_rate=1e-30", "--max_steps=2")
     with pytest.raises(SystemExit) as error:
         run("compress_seq_5_train", *flags, "--learning_rate=1e30", "--max_steps=100")
     assert "at step" in error.value.code
     kept = directory(tmp_path, "compress_seq_5")
     assert not json.loads((kept / "config.json").read_text())["finished"]
-    for name, value in weights(directory(tmp_path)).items():
+    for name, value in weights(trained).items():
         np.testing.assert_array_equal(value, good[name])
 
 
@@ -495,11 +512,8 @@ def test_logs_that_cannot_be_written_are_one_clear_message(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_tensorboard_shows_all_that_is_promised(flags, tmp_path):
-    started = time.time()
-    for script in SCRIPTS[4:]:
-        run(script, *flags)
-    path = directory(tmp_path, "compress_seq_5_reward")
+def test_tensorboard_shows_all_that_is_promised(curriculum):
+    path = directory(curriculum("compress"), "compress_seq_5_reward")
     events = EventAccumulator(str(path / "logs"), size_guidance={"tensors": 0})
     events.Reload()
     tags = set(events.Tags()["tensors"])
@@ -520,23 +534,22 @@ def test_tensorboard_shows_all_that_is_promised(flags, tmp_path):
     }
     losses = events.Tensors("loss")
     assert [event.step for event in losses] == [2, 4, 6]
-    assert started < losses[0].wall_time <= losses[2].wall_time
+    assert losses[0].wall_time < losses[1].wall_time < losses[2].wall_time
     width, height, gif = events.Tensors("roll_out")[0].tensor_proto.string_val
     assert gif[:4] == b"GIF8"
     assert int(width) > 3 * 12 < int(height)
 
 
-def test_video_of_a_checkpoint(flags, tmp_path, monkeypatch, capsys):
-    run("compress_seq_1_train", *flags)
+def test_video_of_a_checkpoint(flags, trained, tmp_path, monkeypatch, capsys):
     for output, *more in (
         ("a.mp4",),
         ("b.gif",),
         ("c.gif", "--actions=random", "--num_frames=300"),
-        ("side-by-side.gif", f"--checkpoint={directory(tmp_path)}"),
+        ("side-by-side.gif", f"--checkpoint={trained}"),
     ):
         command = [
             "generate_video.py",
-            f"--checkpoint={directory(tmp_path)}",
+            f"--checkpoint={trained}",
             f"--output={tmp_path / output}",
             "--num_frames=11",
             *more,
@@ -553,10 +566,9 @@ def test_video_of_a_checkpoint(flags, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "d.gif").exists()
 
 
-def test_evaluation_of_checkpoints(flags, tmp_path, monkeypatch, capsys):
-    for script in ("compress_seq_1_train", "paper_seq_1_train"):
-        run(script, *flags, "--convolution_steps=2")
-    checkpoints = [directory(tmp_path), directory(tmp_path, "paper_seq_1")]
+def test_evaluation_of_checkpoints(flags, trained, tmp_path, monkeypatch, capsys):
+    run("paper_seq_1_train", *flags)
+    checkpoints = [trained, directory(tmp_path, "paper_seq_1")]
     output, plot = tmp_path / "results.json", tmp_path / "results.png"
 
     def evaluate_by(*more):
@@ -639,9 +651,7 @@ def test_a_missing_previous_stage_is_named_with_its_command(flags, capsys):
     assert "python paper_seq_5_train.py --atari_game=ms_pacman --model=tiny" in error
 
 
-def test_other_data_than_the_stage_before_had_has_to_be_asked_for(flags, tmp_path, capsys):
-    run("compress_seq_1_train", *flags)
-    capsys.readouterr()
+def test_other_data_than_the_stage_before_had_has_to_be_asked_for(flags, trained, tmp_path, capsys):
     error = fails(capsys, "compress_seq_3_train", *flags, "--policy=lookahead")
     assert "random-200-seed1-v1" in error
     assert "--policy=lookahead" in error
@@ -674,12 +684,10 @@ def test_what_cannot_be_read_in_the_middle_of_training_is_one_clear_message(
     assert str(path) in fails(capsys, "compress_seq_1_train", *flags, *more)
 
 
-def test_a_stage_stopped_before_its_first_epoch_is_to_be_gone_on_with(flags, tmp_path, capsys):
-    path = directory(tmp_path)
-    run("compress_seq_1_train", *flags)
-    (path / "best.weights.h5").unlink()
+def test_a_stage_stopped_before_its_first_epoch_is_to_be_gone_on_with(trained):
+    (trained / "best.weights.h5").unlink()
     with pytest.raises(InputError, match="goes on by the same flags"):
-        checkpoints.load_predictor(path)
+        checkpoints.load_predictor(trained)
 
 
 def test_another_games_data_is_refused(flags, tmp_path, capsys):
@@ -690,9 +698,8 @@ def test_another_games_data_is_refused(flags, tmp_path, capsys):
     assert "--atari_game=ms_pacman" in error
 
 
-def test_truncated_weights_are_refused(flags, tmp_path, capsys):
-    run("compress_seq_1_train", *flags)
-    path = directory(tmp_path) / "best.weights.h5"
+def test_truncated_weights_are_refused(flags, trained, capsys):
+    path = trained / "best.weights.h5"
     path.write_bytes(path.read_bytes()[:1000])
     assert "best.weights.h5" in fails(capsys, "compress_seq_3_train", *flags)
 
