@@ -162,6 +162,34 @@ def test_all_scripts_in_sequence(curriculum, variant):
         previous = path
 
 
+def test_tensorboard_shows_all_that_is_promised(curriculum):
+    path = directory(curriculum("compress"), "compress_seq_5_reward")
+    events = EventAccumulator(str(path / "logs"), size_guidance={"tensors": 0})
+    events.Reload()
+    tags = set(events.Tags()["tensors"])
+    assert tags >= {
+        "loss",
+        "pixel_loss",
+        "reward_loss",
+        "validation_loss",
+        "learning_rate",
+        "frames_per_second",
+        "error_at_step_1/mse",
+        "error_at_step_10/mse_repeat_last",
+        "error_at_step_10/mse_mean_frame",
+        "reward/positive",
+        "reward/negative",
+        "roll_out",
+        "_hparams_/session_start_info",
+    }
+    losses = events.Tensors("loss")
+    assert [event.step for event in losses] == [2, 4, 6]
+    assert losses[0].wall_time < losses[1].wall_time < losses[2].wall_time
+    width, height, gif = events.Tensors("roll_out")[0].tensor_proto.string_val
+    assert gif[:4] == b"GIF8"
+    assert int(width) > 3 * 12 < int(height)
+
+
 @pytest.mark.parametrize(
     ("model", "variant"),
     # Both presets and both beginnings; what comes after them tiny networks go through, for a tenth
@@ -510,34 +538,6 @@ def test_logs_that_cannot_be_written_are_one_clear_message(tmp_path):
                 logs.flush()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_tensorboard_shows_all_that_is_promised(curriculum):
-    path = directory(curriculum("compress"), "compress_seq_5_reward")
-    events = EventAccumulator(str(path / "logs"), size_guidance={"tensors": 0})
-    events.Reload()
-    tags = set(events.Tags()["tensors"])
-    assert tags >= {
-        "loss",
-        "pixel_loss",
-        "reward_loss",
-        "validation_loss",
-        "learning_rate",
-        "frames_per_second",
-        "error_at_step_1/mse",
-        "error_at_step_10/mse_repeat_last",
-        "error_at_step_10/mse_mean_frame",
-        "reward/positive",
-        "reward/negative",
-        "roll_out",
-        "_hparams_/session_start_info",
-    }
-    losses = events.Tensors("loss")
-    assert [event.step for event in losses] == [2, 4, 6]
-    assert losses[0].wall_time < losses[1].wall_time < losses[2].wall_time
-    width, height, gif = events.Tensors("roll_out")[0].tensor_proto.string_val
-    assert gif[:4] == b"GIF8"
-    assert int(width) > 3 * 12 < int(height)
 
 
 def test_video_of_a_checkpoint(flags, trained, tmp_path, monkeypatch, capsys):
