@@ -1,15 +1,17 @@
-"""Paper model, stage 1 of 4: the convolutions alone, then 10 one-step predictions."""
+"""Paper model, stage 1 of 4: pretraining, then 10 predictions one step ahead."""
 
-from utils.stages import Stage, main
+from utils.training.stage import Stage, main
 
 STAGE = Stage(
     name="paper_seq_1",
     variant="paper",
-    predict=1,
+    feed_back=False,
+    horizon=10,
+    decoded=10,
     restore=None,
     learning_rate=2e-5,
     max_steps=100,
-    convolution_steps=15000,
+    pretraining_steps=15000,
 )
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Paper model, stage 2 of 4: 3 predictions fed back, from paper_seq_1's weights."""
+"""Paper model, stage 2 of 4: feeds 3 predicted frames back, from paper_seq_1."""
 
-from utils.stages import Stage, main
+from utils.training.stage import Stage, main
 
 STAGE = Stage(
     name="paper_seq_3",
     variant="paper",
-    predict=3,
+    feed_back=True,
+    horizon=3,
+    decoded=3,
     restore="paper_seq_1",
     learning_rate=2e-5,
     max_steps=50,

@@ -1,11 +1,13 @@
-"""Paper model, stage 3 of 4: 5 predictions fed back, from paper_seq_3's weights."""
+"""Paper model, stage 3 of 4: feeds 5 predicted frames back, from paper_seq_3."""
 
-from utils.stages import Stage, main
+from utils.training.stage import Stage, main
 
 STAGE = Stage(
     name="paper_seq_5",
     variant="paper",
-    predict=5,
+    feed_back=True,
+    horizon=5,
+    decoded=5,
     restore="paper_seq_3",
     learning_rate=2e-5,
     max_steps=300,

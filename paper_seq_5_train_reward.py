@@ -1,11 +1,13 @@
-"""Paper model, stage 4 of 4: 5 fed back and the reward, from paper_seq_5's weights."""
+"""Paper model, stage 4 of 4: 5 predicted frames fed back, and the reward."""
 
-from utils.stages import Stage, main
+from utils.training.stage import Stage, main
 
 STAGE = Stage(
     name="paper_seq_5_reward",
     variant="paper",
-    predict=5,
+    feed_back=True,
+    horizon=5,
+    decoded=5,
     restore="paper_seq_5",
     learning_rate=2e-5,
     max_steps=300,

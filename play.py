@@ -1,22 +1,32 @@
 """Plays a trained checkpoint in the browser: the imagined game beside the real one.
 
 Starts a server on 127.0.0.1 and prints its address. Both games get the same keys from the same
-start; the page shows them, their difference, rewards and the error as it grows. With a second
+start. The page shows them, their difference, the rewards and the error as it grows. With a second
 --checkpoint of the other variant, M switches between them.
 """
 
 import argparse
 from pathlib import Path
 
-from systems.atari import AtariGame
 from systems.errors import InputError, exit_on_input_error, positive_number, whole_number
-from systems.twin_game import Imaginer
-from utils.checkpoints import check_alike
-from utils.server import listen, serve
+from utils.start import prepare
+
+MAX_FPS = 60  # of the Atari 2600
 
 
 def main() -> None:
     """Serves by the command line's flags."""
+    prepare()
+    args = parser().parse_args()
+    with exit_on_input_error():
+        try:
+            serve(args.checkpoint, args.port, args.fps, args.recordings)
+        except KeyboardInterrupt:
+            print("\nstopped")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -27,28 +37,60 @@ def main() -> None:
         action="append",
         type=Path,
         metavar="DIR",
-        help="a stage's directory; may be given twice, to switch between",
+        help="a stage's directory; may be given twice, to switch between two",
     )
     add("--port", type=whole_number(0), default=8000, help="of 127.0.0.1; 0: a free one (8000)")
-    add("--fps", type=positive_number, default=15, help="steps a second (15)")
-    add("--recordings", type=Path, default=Path("recordings"), help="where S saves (recordings)")
-    args = parser.parse_args()
-    with exit_on_input_error():
-        try:
-            listener = listen(args.port)
-        except (OSError, OverflowError) as error:
-            raise InputError(
-                f"expected a free port, but listening on {args.port} failed: {error}. "
-                "Give another by --port."
-            ) from error
-        imaginers = [Imaginer(directory) for directory in args.checkpoint]
-        check_alike([imaginer.config for imaginer in imaginers])
-        config = imaginers[0].config
-        AtariGame(config["game"]).check_actions(config["action_meanings"])
-        try:
-            serve(imaginers, listener, args.fps, args.recordings, _announce)
-        except KeyboardInterrupt:
-            print("\nstopped")
+    add("--fps", type=steps_a_second, default=15, help=f"steps a second, at most {MAX_FPS} (15)")
+    add(
+        "--recordings",
+        type=Path,
+        default=Path("recordings"),
+        metavar="DIR",
+        help="where S saves videos (recordings)",
+    )
+    return parser
+
+
+def steps_a_second(text: str) -> float:
+    """The argparse type of --fps: a number above 0 and at most 60."""
+    value = positive_number(text)
+    if value > MAX_FPS:
+        raise argparse.ArgumentTypeError(
+            f"expected a number of at most {MAX_FPS}, received {text!r}"
+        )
+    return value
+
+
+def serve(directories: list[Path], port: int, fps: float, recordings: Path) -> None:
+    """Loads the checkpoints and serves them until Ctrl-C.
+
+    Raises:
+        InputError: the port is taken, or the checkpoints cannot be played together.
+    """
+    # Imported here, because NumPy and TensorFlow take seconds: --help should answer at once.
+    import asyncio
+
+    from systems.atari import AtariGame
+    from utils.checkpoint import Checkpoint, check_alike
+
+    checkpoints = [Checkpoint(directory) for directory in directories]
+    check_alike(checkpoints)
+    config = checkpoints[0].config
+    AtariGame(config.game).check_actions(config.action_meanings)
+
+    # After the checks, because these two bring Keras.
+    from utils.acting import server
+    from utils.acting.twin_game import WorldModel
+
+    try:
+        listener = server.listen(port)
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"expected a free port, but listening on {port} failed: {error}. "
+            "Give another one by --port."
+        ) from error
+    models = [WorldModel(checkpoint) for checkpoint in checkpoints]
+    asyncio.run(server.serve(models, listener, fps, recordings, _announce))
 
 
 def _announce(address):

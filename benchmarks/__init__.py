@@ -2,4 +2,4 @@
 
 import time
 
-STARTED = time.time()  # of this process, but for the interpreter's own start
+STARTED = time.perf_counter()  # of this process, not counting the interpreter's own start

@@ -1,4 +1,4 @@
-"""Imagination: steps a second of rolling out from a state, beside PyTorch and the emulator."""
+"""Imagination: steps a second from a state, beside PyTorch and the vector environment."""
 
 import statistics
 import tempfile
@@ -8,12 +8,20 @@ import numpy as np
 
 from benchmarks.child import seconds_of
 from benchmarks.limits import finished, torch_device
-from benchmarks.train import counterpart, model_and_windows
+from benchmarks.train import HORIZON, WARMUP, counterpart, model_and_windows
 
 
-def ours(model, variant, batch_size, horizon, decoded, precision, data):
+def ours(
+    model: str,
+    variant: str,
+    batch_size: int,
+    horizon: int,
+    decoded: bool,
+    precision: str,
+    data: str,
+) -> dict:
     """Median seconds of one call of `FastImagination` for `horizon` steps."""
-    from model.transitions import FastImagination
+    from model.fast_imagination import FastImagination
 
     predictor, state, actions = _start(model, variant, batch_size, horizon, data, precision)
     imagination = FastImagination(predictor, decode=decoded)
@@ -22,33 +30,23 @@ def ours(model, variant, batch_size, horizon, decoded, precision, data):
         nonlocal state
         state = imagination(state, actions)["state"]
 
-    return {"seconds": _time(work)}
+    return {"seconds": _median(work)}
 
 
-def vector_env(model, batch_size, horizon, data):
-    """The same by so many steps of the vector environment, compression variant, latent."""
+def vector_env(model: str, batch_size: int, horizon: int, data: str) -> dict:
+    """Median seconds of `horizon` steps of the vector environment: compression variant, latent."""
     import gymnasium
 
-    import systems.compressed_env  # noqa: F401
-    from utils import checkpoints
-    from utils.dataset import Dataset
+    import utils.acting.gymnasium_env  # noqa: F401 - registers the environment
+    from utils.checkpoint import save_weights
 
-    predictor, _ = model_and_windows(model, "compression", batch_size, data, 1)
-    # Untrained, it would end half of the games at each step.
+    predictor, windows = model_and_windows(model, "compression", batch_size, data)
+    # An untrained head would end half of the games at each step.
     predictor.network.termination_head.bias.assign([-20.0])
-    config = {
-        "model": model,
-        "variant": "compression",
-        "game": Dataset(data).game,
-        "action_meanings": Dataset(data).action_meanings,
-        "warmup": 10,
-        "data": {"test": data},
-        "training": {"reward_weight": 0.02},
-    }
     actions = np.random.default_rng(0).integers(predictor.num_actions, size=(horizon, batch_size))
     with tempfile.TemporaryDirectory() as directory:
-        checkpoints.save_weights(predictor.network, Path(directory))
-        checkpoints.write_json(Path(directory) / checkpoints.CONFIG, config)
+        save_weights(predictor.network, Path(directory))
+        _config(model, windows.dataset).write(Path(directory))
         env = gymnasium.make_vec(
             "CompressedAtari-v0",
             num_envs=batch_size,
@@ -62,11 +60,51 @@ def vector_env(model, batch_size, horizon, data):
         for taken in actions:
             env.step(taken)
 
-    return {"seconds": _time(work)}
+    return {"seconds": _median(work)}
 
 
-def pytorch(model, batch_size, horizon, decoded, precision, data):
-    """The same in PyTorch, compression variant: weights cast once, compiled, no gradient."""
+def _config(model, dataset):
+    """The configuration of a checkpoint that has learned rewards."""
+    from utils.config import CheckpointConfig, TrainingConfig
+
+    training = TrainingConfig(
+        feed_back=True,
+        horizon=HORIZON,
+        decoded=HORIZON,
+        batch_size=1,
+        learning_rate=0.0,
+        pretraining_steps=0,
+        encoder_rate=0.0,
+        termination_rate=1.0,
+        control_weight=0.0,
+        reward_weight=0.02,
+        max_steps=0,
+        patience=0,
+        steps_per_epoch=0,
+        seed=0,
+        precision="float32",
+    )
+    return CheckpointConfig(
+        stage="benchmark",
+        variant="compression",
+        game=dataset.game,
+        model=model,
+        action_meanings=tuple(dataset.action_meanings),
+        warmup=WARMUP,
+        frame_skip=dataset.metadata["frame_skip"],
+        training=training,
+        data={"test": str(dataset.directory)},
+        finished=True,
+    )
+
+
+def pytorch(
+    model: str, batch_size: int, horizon: int, decoded: bool, precision: str, data: str
+) -> dict:
+    """Median seconds of the same in PyTorch, compression variant.
+
+    Weights are cast once, the step is compiled, and there is no gradient.
+    """
     import torch
 
     predictor, state, actions = _start(model, "compression", batch_size, horizon, data)
@@ -76,14 +114,15 @@ def pytorch(model, batch_size, horizon, decoded, precision, data):
     actions = torch.from_numpy(actions).to(device)
     if precision == "bfloat16":
         network = network.bfloat16()
-    step, decode, tell = map(torch.compile, (network.step, network.decode, network.tell))
+    step, decode, heads = map(torch.compile, (network.step, network.decode, network.heads))
     actions = torch.nn.functional.one_hot(actions.long(), network.num_actions).to(
         network.kernel.dtype
     )
 
     def work():
         with torch.inference_mode():
-            # One compiled step, called again and again: compiling them all as one takes minutes.
+            # One compiled step is called again and again, because compiling them all as one takes
+            # minutes.
             y, h, c = state
             outputs = []
             for t in range(horizon):
@@ -91,17 +130,17 @@ def pytorch(model, batch_size, horizon, decoded, precision, data):
                 y = h
                 outputs.append(h)
             outputs = torch.stack(outputs, 1).to(network.kernel.dtype)
-            return finished((tell(outputs), decode(outputs) if decoded else outputs))
+            return finished((heads(outputs), decode(outputs) if decoded else outputs))
 
-    return {"seconds": _time(work)}
+    return {"seconds": _median(work)}
 
 
 def _start(model, variant, batch_size, horizon, data, precision="float32"):
-    """A predictor, the state after ten frames of each of the windows, and actions."""
-    read = min(batch_size, 64)  # of thousands it would take minutes
-    predictor, windows = model_and_windows(model, variant, read, data, 1, precision)
-    batch = windows[0]
-    state = predictor.observe(batch["frames"][:, :10], batch["actions"][:, :9])
+    """A predictor, the state after each window's warm-up, and actions."""
+    read = min(batch_size, 64)  # because reading thousands takes minutes
+    predictor, windows = model_and_windows(model, variant, read, data, precision)
+    batch = windows.batch(0)
+    state = predictor.observe(batch["frames"][:, :WARMUP], batch["actions"][:, : WARMUP - 1])
     rows = np.arange(batch_size) % read
     state = type(state)(*(np.asarray(part)[rows] for part in state))
     actions = np.random.default_rng(0).integers(
@@ -110,5 +149,6 @@ def _start(model, variant, batch_size, horizon, data, precision="float32"):
     return predictor, state, actions
 
 
-def _time(work):
+def _median(work):
+    """Median seconds of a call."""
     return statistics.median(seconds_of(work, repeats=7, warm_up=2))

@@ -1,25 +1,29 @@
-"""What the machine can do at best, and how much work a model asks of it."""
+"""What the machine can do at best, and how many operations a model asks of it."""
+
+from __future__ import annotations
 
 import math
+from typing import TypeVar
 
-import keras
 import numpy as np
 
 from benchmarks.child import seconds_of
-from model.networks import PRESETS, RewardHead
+
+Result = TypeVar("Result")
 
 
-def machine():
-    """Matrix-product rates (FLOP/s) and the bandwidth of reading memory (bytes/s), all threads.
+def machine() -> dict:
+    """What all threads of the processor can do or, if there is one, the GPU.
 
-    Of the GPU, if there is one, by PyTorch; of a processor by PyTorch or TensorFlow, whichever is
-    faster. The bandwidth is that of a dot product, which does nothing but read. `precision` is the
-    dtype with the higher rate: without instructions of its own for it, a processor is slower in
-    bfloat16.
+    PyTorch measures a GPU. Of a processor it is the faster of PyTorch and TensorFlow.
+
+    Returns:
+        dict of float32 and bfloat16, rates of matrix products in FLOP/s; precision, the one with
+        the higher rate; bandwidth, of a dot product's reading, bytes/s; and device, the GPU's name.
     """
+    device = torch_device()
     import torch
 
-    device = torch_device()
     gpu = device == "cuda"
     size = 8192 if gpu else 2048
     a = np.random.default_rng(0).standard_normal((size, size), np.float32)
@@ -34,26 +38,28 @@ def machine():
             y = tf.cast(a, name)
             seconds += seconds_of(lambda y=y: tf.matmul(y, y))
         rates[name] = flops / min(seconds)
-    x = torch.ones(1 << (30 if gpu else 27), device=device)  # more than any cache
+    x = torch.ones(1 << (30 if gpu else 27), device=device)  # more than any cache holds
     return {
         **rates,
         "device": torch.cuda.get_device_name() if gpu else None,
+        # A processor without instructions for bfloat16 is slower in it.
         "precision": max(rates, key=rates.get),
         "bandwidth": x.numel() * 4 / min(seconds_of(lambda: finished(torch.dot(x, x)))),
     }
 
 
-def torch_device():
+def torch_device() -> str:
     """Where PyTorch computes: "cuda" or, also beside TensorFlow, "cpu"."""
+    import keras
     import torch
 
-    # To ask PyTorch for CUDA in one process with TensorFlow ends that.
+    # Only beside JAX, because PyTorch's CUDA ends a process that has loaded TensorFlow.
     on_jax = keras.backend.backend() == "jax"
     return "cuda" if on_jax and torch.cuda.is_available() else "cpu"
 
 
-def finished(result):
-    """Waits until what PyTorch has been asked for so far is computed."""
+def finished(result: Result) -> Result:
+    """Returns `result` when all that PyTorch has been asked for is computed."""
     import torch
 
     if torch_device() == "cuda":
@@ -61,36 +67,46 @@ def finished(result):
     return result
 
 
-def train_flops(model, num_actions, batch, warmup, predictions, variant):
-    """Floating-point operations of a training step: twice its multiplications, three times over.
+def train_flops(
+    model: str, num_actions: int, batch: int, warmup: int, horizon: int, variant: str
+) -> int:
+    """Floating-point operations of a training step that feeds back and decodes `horizon` steps.
 
-    Once forward, once for the gradients of the weights and once for those of the inputs, which the
-    first layer does without.
+    A multiplication counts twice, because each comes with an addition. It is done three times:
+    forward, for the gradients of the weights, and for those of the inputs. The first layer needs no
+    gradient of its inputs.
     """
-    per = _per_frame(model, num_actions)
-    steps = warmup + predictions - 1
+    per = _multiplications(model, num_actions)
+    steps = warmup + horizon - 1
     encoded = warmup if variant == "compression" else steps
-    fed_back = predictions - 1
-    forward = encoded * per["encoder"] + predictions * per["decoder"] + steps * per["core"]
+    fed_back = horizon - 1
+    forward = encoded * per["encoder"] + horizon * per["decoder"] + steps * per["core"]
     first = encoded * per["first"]
     if variant == "paper":
         first = (encoded - fed_back) * per["first"]
     return 2 * batch * (3 * forward - first)
 
 
-def imagine_flops(model, num_actions, batch, decoded):
+def imagine_flops(model: str, num_actions: int, batch: int, decoded: bool) -> int:
     """Floating-point operations of one imagined step of the compression variant."""
-    per = _per_frame(model, num_actions)
+    per = _multiplications(model, num_actions)
     return 2 * batch * (per["core"] + per["reward"] + (per["decoder"] if decoded else 0))
 
 
-def core_weights(model, num_actions):
+def core_weights(model: str, num_actions: int) -> int:
     """How many weights one step of the core reads."""
-    return _per_frame(model, num_actions)["core"]
+    return _multiplications(model, num_actions)["core"]
 
 
-def _per_frame(model, num_actions):
-    """Multiplications for one frame or one step, by part."""
+def _multiplications(model, num_actions):
+    """Multiplications for one frame or one step of a preset's network.
+
+    Returns:
+        dict by part: first (the encoder's first layer), encoder, decoder, core, reward.
+    """
+    from model.networks import RewardHead
+    from model.presets import PRESETS
+
     preset = PRESETS[model]
     height, width, channels = preset.frame_shape
     channels *= preset.stack
@@ -102,12 +118,12 @@ def _per_frame(model, num_actions):
     units = preset.units
     dense = height * width * channels * units
     height, width, channels = preset.decoder_start
-    told_by, filters = RewardHead.CHANNELS, RewardHead.FILTERS
-    reward = height * width * (units * told_by + 9 * told_by * filters + 4 * filters)
+    per_cell, filters = RewardHead.CHANNELS, RewardHead.FILTERS
+    reward = height * width * (units * per_cell + 9 * per_cell * filters + 4 * filters)
     decoder = units * height * width * channels
-    for conv, made in zip(preset.decoder, preset.decoder_sizes(), strict=True):
+    for conv, size in zip(preset.decoder, preset.decoder_sizes(), strict=True):
         decoder += height * width * channels * conv.filters * conv.size**2
-        height, width, channels = *made, conv.filters
+        height, width, channels = *size, conv.filters
     core = units * units + num_actions * units + 2 * units * 4 * units
     return {
         "first": encoder[0],

@@ -1,12 +1,15 @@
 """The peer: the same network in PyTorch, as somebody who knows PyTorch would write and run it.
 
-Convolutions see all frames of a batch at once, channels last; torch.compile, the fused Adam and,
-where the machine is faster in it, bfloat16 autocast are on. Weights are kept in Keras' layout where
-a product takes them as they are.
+Convolutions see all frames of a batch at once, channels last. It uses torch.compile, the fused Adam
+and, where the machine is faster in it, bfloat16 autocast. Weights keep Keras' layout where a
+product takes them as they are.
 """
+
+from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -14,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.limits import torch_device
-from model.networks import PRESETS
+from model.presets import PRESETS
 
 
 class TorchNetwork(nn.Module):
@@ -22,12 +25,22 @@ class TorchNetwork(nn.Module):
 
     Args:
         preset: a name in `PRESETS`.
-        weights: the trainable weights of a `Network`, numpy arrays in its order.
-        mean, scale: what is subtracted from and divided out of every frame.
-        palette: RGB of each palette index, where frames are indices.
+        num_actions: size of the action set.
+        weights: the trained weights of a `Network`, arrays in its order.
+        mean: subtracted from every frame, (height, width, channels).
+        scale: every frame is divided by it.
+        palette: RGB of each palette index, (256, 3); None if frames are not palette indices.
     """
 
-    def __init__(self, preset, num_actions, weights, mean, scale, palette=None):
+    def __init__(
+        self,
+        preset: str,
+        num_actions: int,
+        weights: list[np.ndarray],
+        mean: np.ndarray,
+        scale: np.ndarray,
+        palette: np.ndarray | None = None,
+    ):
         super().__init__()
         self.preset = preset = PRESETS[preset]
         self.num_actions = num_actions
@@ -51,7 +64,7 @@ class TorchNetwork(nn.Module):
         self.kernel, self.recurrent_kernel, self.bias = parameter(), parameter(), parameter()
         self.decoder_dense = nn.ParameterList([parameter(), parameter()])
         self.decoder_convs = convs(preset.decoder, 3, 2, 0, 1)
-        # Imagined with, not trained.
+        # The heads, for imagination: the benchmarks do not train them.
         self.reward_dense = nn.ParameterList([parameter(), parameter()])
         self.reward_convs = convs(range(2), 3, 2, 0, 1)
         self.termination_head = nn.ParameterList([parameter(), parameter()])
@@ -62,13 +75,21 @@ class TorchNetwork(nn.Module):
             self.register_buffer("palette", torch.from_numpy(np.array(palette)))
 
     def normalise(self, frames):
-        """uint8 (batch, time, height, width[, channels]) -> float32."""
+        """uint8 (batch, time, height, width[, channels]) -> normalised float32 frames."""
         if frames.ndim == 4:
             frames = self.palette[frames.long()]
         return (frames.float() - self.mean) / self.scale
 
     def encode(self, frames, before=None):
-        """Normalised (batch, time, height, width, channels) -> (batch, time, units), recent."""
+        """Encodes frames.
+
+        Args:
+            frames: normalised (batch, time, height, width, channels).
+            before: the frames before them that are stacked with the first; None: it repeats.
+
+        Returns:
+            encodings (batch, time, units), and `before` for the next call.
+        """
         batch, time_, *_ = frames.shape
         stack = self.preset.stack
         if before is None:
@@ -90,7 +111,7 @@ class TorchNetwork(nn.Module):
         return x.unflatten(0, (batch, time_)), frames[:, time_:]
 
     def step(self, y, action, h, c):
-        """One step of the core; `action` one-hot."""
+        """One step of the core from encodings or outputs y; `action` is one-hot. Returns h, c."""
         x = y @ self.input_kernel + self.input_bias
         x = x * (action @ self.action_kernel + self.action_bias)
         z = x @ self.kernel + h.to(x.dtype) @ self.recurrent_kernel + self.bias
@@ -114,21 +135,22 @@ class TorchNetwork(nn.Module):
                 x = F.leaky_relu(x, 0.1)
         return x.permute(0, 2, 3, 1).unflatten(0, (batch, time_)).float()
 
-    def tell(self, h):
-        """LSTM outputs (batch, time, units) -> reward's and termination's probabilities."""
+    def heads(self, h):
+        """LSTM outputs (batch, time, units) -> probabilities of the reward's signs and of ends."""
         height, width, _ = self.preset.decoder_start
         places = h.flatten(0, 1)
         x = F.leaky_relu(places @ self.reward_dense[0] + self.reward_dense[1], 0.1)
         x = x.unflatten(1, (height, width, -1)).permute(0, 3, 1, 2)
         x = F.leaky_relu(F.conv2d(x, self.reward_convs[0], self.reward_convs[1], padding=1), 0.1)
-        verdict = F.conv2d(x, self.reward_convs[2], self.reward_convs[3]).float().flatten(2)
-        logits = (verdict[:, :3] * verdict[:, 3:].softmax(2)).sum(2)
+        cells = F.conv2d(x, self.reward_convs[2], self.reward_convs[3]).float().flatten(2)
+        cell_logits, attention_logits = cells[:, :3], cells[:, 3:]
+        logits = (cell_logits * attention_logits.softmax(2)).sum(2)
         ends = places @ self.termination_head[0] + self.termination_head[1]
         reward, termination = logits.softmax(1), ends[:, 0].float().sigmoid()
         return reward.unflatten(0, h.shape[:2]), termination.unflatten(0, h.shape[:2])
 
     def forward(self, frames, actions, predictions, variant):
-        """Predicted frames, normalised, after all other frames: what a training step computes."""
+        """What a training step computes: the last `predictions` frames, normalised, predicted."""
         warmup = frames.shape[1] - predictions
         actions = F.one_hot(actions.long(), self.num_actions).float()
         encodings, recent = self.encode(self.normalise(frames[:, :warmup]))
@@ -152,11 +174,16 @@ class TorchNetwork(nn.Module):
         return self.decode(torch.stack(outputs, 1))
 
 
-def train(network, batches, predictions, variant, precision, learning_rate=1e-4, warm_up=3):
-    """Trains on `batches`, an iterable of dicts of arrays; returns the seconds of each step.
-
-    The first `warm_up` steps, the compilation among them, are left out.
-    """
+def train(
+    network: TorchNetwork,
+    batches: Iterable[dict[str, np.ndarray]],
+    predictions: int,
+    variant: str,
+    precision: str,
+    uncounted: int,
+    learning_rate: float = 1e-4,
+) -> list[float]:
+    """Trains on batches; returns the seconds of each step but the first `uncounted`."""
     device = torch_device()
     network = network.to(device)
     optimizer = torch.optim.Adam(network.parameters(), learning_rate, fused=True)
@@ -180,4 +207,4 @@ def train(network, batches, predictions, variant, precision, learning_rate=1e-4,
         now = time.perf_counter()
         seconds.append(now - started)
         started = now
-    return seconds[warm_up:]
+    return seconds[uncounted:]

@@ -9,8 +9,8 @@ import numpy as np
 GAME = "freeway"
 
 
-def ours(num_frames, num_workers):
-    """Frames a second of `systems.record`, from the command to the data set on the disk."""
+def ours(num_frames: int, num_workers: int) -> dict:
+    """Steps a second of `systems.record`, from the command to the data set on the disk."""
     from systems.record import record
 
     with tempfile.TemporaryDirectory() as directory:
@@ -19,8 +19,8 @@ def ours(num_frames, num_workers):
         return {"frames_per_second": num_frames / (time.perf_counter() - started)}
 
 
-def emulator(num_frames, num_workers=1):
-    """Steps a second of the bare emulator under random play, so many processes side by side."""
+def emulator(num_frames: int, num_workers: int = 1) -> dict:
+    """Steps a second of the bare emulator under random play, in `num_workers` processes."""
     with multiprocessing.get_context("spawn").Pool(num_workers) as pool:
         rates = pool.map(_play, [num_frames] * num_workers)
     return {"frames_per_second": sum(rates)}

@@ -2,40 +2,67 @@
 
     python -m benchmarks.results docs/results
 
-Of the files that `evaluate.py --output` wrote, such as `freeway_paper.json`: one table with a row
-for each checkpoint, then one of each file with a row for each horizon. Errors are shares of
-repeating the last frame.
+It reads the files that `evaluate.py --output` wrote, such as `freeway_paper.json`, and prints one
+table with a row for each checkpoint, then one of each file with a row for each horizon. Errors are
+shares of the repeat-last-frame baseline's.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
+
+from systems.errors import InputError, exit_on_input_error
 
 SUMMARY_HORIZONS = ("1", "5", "10", "30", "100")
 
 
-def main(directory: str) -> None:
+def main() -> None:
     """Prints the summary of all files and a table of each."""
-    measured = {}
-    for path in sorted(Path(directory).glob("*.json")):
-        found = json.loads(path.read_text())
-        found = found if isinstance(found, list) else [found]
-        if "horizons" in found[0]:
-            measured[path.stem] = found
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.results",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("directory", type=Path, help="of the JSON files, such as docs/results")
+    directory = parser.parse_args().directory
+    with exit_on_input_error():
+        measured = read_results(directory)
     print(summary(measured))
     for name, results in measured.items():
         print(f"\n### {name}\n")
         print(table(results))
 
 
+def read_results(directory: Path) -> dict[str, list[dict]]:
+    """What `evaluate.py` has measured, by the files' names, a list of checkpoints each.
+
+    Raises:
+        InputError: there is no such file, or one cannot be read.
+    """
+    measured = {}
+    for path in sorted(directory.glob("*.json")):
+        try:
+            content = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"expected a JSON file in {path}: {error}") from error
+        results = content if isinstance(content, list) else [content]
+        if all(isinstance(result, dict) and "horizons" in result for result in results):
+            measured[path.stem] = results
+    if not measured:
+        raise InputError(
+            f"expected a directory with files of evaluate.py --output, found none in {directory}"
+        )
+    return measured
+
+
 def summary(measured: dict[str, list[dict]]) -> str:
     """One row for each checkpoint of each file, as Markdown.
 
-    The error over all pixels by horizon, that of what the player decides at 5 steps, the latter
-    over the same checkpoint's under other windows' actions, and the reward's average precision
-    within 5 steps, for each sign that occurs.
+    A row has the error over all pixels by horizon and that at controlled pixels after 5 steps, as
+    shares of the baseline's; the latter as a share of the same checkpoint's error under shuffled
+    actions; and the reward's average precision within 5 steps, for each sign that occurs.
     """
-    heads = ["", *SUMMARY_HORIZONS, "controlled at 5", "over others' actions", "reward within 5"]
+    heads = ["", *SUMMARY_HORIZONS, "controlled at 5", "over shuffled actions", "reward within 5"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, results in measured.items():
         for result in results:
@@ -56,14 +83,14 @@ def summary(measured: dict[str, list[dict]]) -> str:
 
 
 def table(results: list[dict]) -> str:
-    """Errors over those of repeating the last frame, as Markdown.
+    """Errors as shares of the repeat-last-frame baseline's by horizon, as Markdown.
 
-    For each checkpoint: all pixels, those that move, those that the player's choice decides, and
-    the latter over those of the same checkpoint under other windows' actions.
+    For each checkpoint: all, moving and controlled pixels, and the latter as a share of the same
+    checkpoint's error under shuffled actions.
     """
     names = [Path(result["checkpoint"]).name for result in results]
     heads = [f"{name}: {what}" for name in names for what in ("all", "moving", "controlled")]
-    heads += [f"{name}: controlled, over others' actions" for name in names]
+    heads += [f"{name}: controlled, over shuffled actions" for name in names]
     lines = [f"| steps | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for horizon in results[0]["horizons"]:
         rows = [result["horizons"][horizon] for result in results]
@@ -84,17 +111,18 @@ def table(results: list[dict]) -> str:
 
 
 def _reward_within_5(result):
-    """`+1: 0.51`: the average precision of each sign of which there are any."""
+    """`+1: 0.51`: the average precision of each sign that occurs."""
     within = result["reward"]["average_precision_within"].get("5", {})
-    told = [f"{int(sign):+d}: {value:.2f}" for sign, value in within.items() if value is not None]
-    return ", ".join(told) or "-"
+    cells = [f"{int(sign):+d}: {value:.2f}" for sign, value in within.items() if value is not None]
+    return ", ".join(cells) or "-"
 
 
 def _ratio(row, key, other):
+    """One error as a share of another."""
     if row.get(key) is None or not row.get(other):
         return "-"
     return f"{row[key] / row[other]:.3f}"
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -1,5 +1,9 @@
-"""Training: the real stage script beside PyTorch and beside the way of 2016."""
+"""Training: the real stage script, beside PyTorch and beside the way of 2016."""
 
+from __future__ import annotations
+
+import contextlib
+import csv
 import dataclasses
 import importlib
 import math
@@ -8,62 +12,62 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest import mock
 
 import numpy as np
 
 from benchmarks import STARTED
 
+if TYPE_CHECKING:
+    from benchmarks.peer_torch import TorchNetwork
+    from model.predictor import FramePredictor
+    from systems.windows import Windows
+
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 SCRIPTS = {"compression": "compress_seq_5_train", "paper": "paper_seq_5_train"}
+WARMUP, HORIZON = 10, 5  # frames of a window, in all that is compared
+UNCOUNTED = 3  # first steps, the compilation among them
 
 
-def ours(model, variant, batch_size, data, steps):
-    """The stage script with its data loading; no stage before it.
+def ours(model: str, variant: str, batch_size: int, data: str, steps: int) -> dict:
+    """A stage with its data loading, but with no stage before it.
 
-    Returns the median seconds from one step's end to the next, seconds from the process' start to
-    the end of the first step and the process' peak memory in bytes.
+    Returns:
+        dict of seconds, the median from one step's end to the next; first_step, seconds from the
+        process' start to the end of the first step; and peak_memory of the process, bytes.
     """
     import keras
 
-    from utils import progress, stages, training
+    from utils.training import stage as stages
+    from utils.training.command_line import ROLES
 
-    ends = []  # of each step, an inner list an epoch
-    ended = progress.Progress.on_train_batch_end
-
-    def on_train_batch_end(self, batch, logs=None):
-        if batch == 0:
-            ends.append([])
-        ends[-1].append(time.time())
-        ended(self, batch, logs)
-
-    progress.Progress.on_train_batch_end = on_train_batch_end
     stage = importlib.import_module(SCRIPTS[variant]).STAGE
+    # As the peers: five predictions, five steps, nothing restored.
+    stage = dataclasses.replace(stage, restore=None, horizon=HORIZON, decoded=HORIZON)
     with tempfile.TemporaryDirectory() as directory:
         flags = {
             "atari_game": "freeway",
             "model": model,
             "train_dir": directory,
             "batch_size": batch_size,
-            "max_steps": steps + 3,
-            # In the second epoch nothing is compiled any more.
-            "steps_per_epoch": (steps + 4) // 2,
-            "encoder_rate": 1,  # by default it is left as it is: as the peers, all is trained
+            "max_steps": steps + UNCOUNTED,
+            # Nothing compiles any more in the second epoch.
+            "steps_per_epoch": (steps + UNCOUNTED + 1) // 2,
+            "encoder_rate": 1,  # all is trained, as it is by the peers
         }
-        flags |= {f"{role}_data": data for role in stages.DATA_SEEDS}
-        stages.main(
-            # As the peers: five predictions, five steps.
-            dataclasses.replace(stage, restore=None, horizon=None),
-            [f"--{key}={value}" for key, value in flags.items()],
-        )
-        history = next(Path(directory).rglob("history.csv")).read_text().splitlines()
-    # The first steps, the compilation among them, are left out, as they are of the peer's.
-    seconds = statistics.median([step for epoch in ends for step in np.diff(epoch)][3:])
+        flags |= {f"{role}_data": data for role in ROLES}
+        with step_ends() as ends:
+            stages.main(stage, [f"--{key}={value}" for key, value in flags.items()])
+        with open(next(Path(directory).rglob("history.csv"))) as file:
+            history = list(csv.DictReader(file))
+    seconds = statistics.median([step for epoch in ends for step in np.diff(epoch)][UNCOUNTED:])
     if keras.backend.backend() == "jax":
-        # A step's end is when it has been asked for, not when it is computed: the second epoch's.
-        rate = dict(zip(history[0].split(","), history[2].split(","), strict=True))
-        length = training.WARMUP + stage.predictions
-        seconds = batch_size * length / float(rate["frames_per_second"])
+        # JAX's steps end when they are asked for, not when they are computed.
+        frames = batch_size * (WARMUP + HORIZON)
+        seconds = frames / float(history[1]["frames_per_second"])
     return {
         "seconds": seconds,
         "first_step": ends[0][0] - STARTED,
@@ -71,22 +75,43 @@ def ours(model, variant, batch_size, data, steps):
     }
 
 
-def pytorch(model, variant, batch_size, data, steps, precision):
-    """The same step in PyTorch, on such windows, which have been read before."""
+@contextlib.contextmanager
+def step_ends() -> Iterator[list[list[float]]]:
+    """Notes when each training step ends: a list of `time.perf_counter` for each epoch."""
+    from utils.training.progress import Progress
+
+    ends, show = [], Progress.on_train_batch_end
+
+    def note_and_show(progress, batch, logs=None):
+        if batch == 0:
+            ends.append([])
+        ends[-1].append(time.perf_counter())
+        show(progress, batch, logs)
+
+    with mock.patch.object(Progress, "on_train_batch_end", note_and_show):
+        yield ends
+
+
+def pytorch(
+    model: str, variant: str, batch_size: int, data: str, steps: int, precision: str
+) -> dict:
+    """Median seconds of the same step in PyTorch, on windows that have been read before."""
     from benchmarks import peer_torch
 
-    predictor, windows = model_and_windows(model, variant, batch_size, data, steps)
-    read = [windows[i] for i in range(4)]
+    predictor, windows = model_and_windows(model, variant, batch_size, data)
+    read = [windows.batch(number) for number in range(4)]
     batches = (read[i % len(read)] for i in range(steps))
-    seconds = peer_torch.train(counterpart(predictor), batches, 5, variant, precision)
+    seconds = peer_torch.train(
+        counterpart(predictor), batches, HORIZON, variant, precision, uncounted=UNCOUNTED
+    )
     return {"seconds": statistics.median(seconds)}
 
 
-def way_of_2016(model, variant, batch_size, data, steps):
-    """The same step in Keras the way the 2016 code did it.
+def way_of_2016(model: str, variant: str, batch_size: int, data: str, steps: int) -> dict:
+    """Median seconds of the same step in Keras, the way the 2016 code did it.
 
-    Frame by frame: each is encoded by itself, stepped and decoded, the warm-up's too; in float32,
-    with Keras' own Adam.
+    It encodes, steps and decodes frame by frame, those of the warm-up too; in float32, with Keras'
+    own Adam.
     """
     import keras
     from keras import ops
@@ -113,56 +138,75 @@ def way_of_2016(model, variant, batch_size, data, steps):
                 predicted.append(self.network.decode(outputs))
             return {"frames": ops.concatenate(predicted[self.warmup - 1 :], axis=1)}
 
-    predictor, windows = model_and_windows(
-        model, variant, batch_size, data, steps, kind=FrameByFrame
-    )
+    predictor, windows = model_and_windows(model, variant, batch_size, data, kind=FrameByFrame)
     predictor.compile(keras.optimizers.Adam(1e-4))
     seconds = []
-    for i in range(steps):
-        batch = windows[i]
+    for number in range(steps):
+        batch = windows.batch(number)
         started = time.perf_counter()
         predictor.train_on_batch(batch)
         seconds.append(time.perf_counter() - started)
-    return {"seconds": statistics.median(seconds[3:])}
+    return {"seconds": statistics.median(seconds[UNCOUNTED:])}
 
 
-def agreement(model, variant, data):
-    """How far the peer's float32 predictions are from ours for the same weights, and the sizes.
+def agreement(model: str, variant: str, data: str) -> dict:
+    """How far the peer's float32 predictions are from ours with the same weights.
 
-    `told` is how far its probabilities of reward and termination are.
+    Returns:
+        dict of frames_difference, the largest between normalised frames; largest, of our frames'
+        values; heads_difference, the largest between probabilities of rewards and terminations;
+        parameters and peer_parameters, how many there are.
     """
     import torch
 
-    from model.predictor import look
+    from model.predictor import decode_outputs
 
-    predictor, windows = model_and_windows(model, variant, 2, data, 1)
-    batch = windows[0]
+    predictor, windows = model_and_windows(model, variant, 2, data)
+    batch = windows.batch(0)
     network = counterpart(predictor)
     outputs = np.random.default_rng(0).normal(size=(2, 3, predictor.preset.units)).astype("float32")
     with torch.no_grad():
-        theirs = network(
-            torch.from_numpy(batch["frames"]), torch.from_numpy(batch["actions"]), 5, variant
+        their_frames = network(
+            torch.from_numpy(batch["frames"]), torch.from_numpy(batch["actions"]), HORIZON, variant
         )
-        told = network.tell(torch.from_numpy(outputs))
-    own = np.asarray(predictor(batch)["frames"])
-    own_told = look(predictor.network, outputs, decode=False)
-    pairs = zip(told, (own_told["reward"], own_told["termination"]), strict=True)
+        their_heads = network.heads(torch.from_numpy(outputs))
+    our_frames = np.asarray(predictor(batch)["frames"])
+    decoded = decode_outputs(predictor.network, outputs, decode=False)
+    heads = zip(their_heads, (decoded["reward"], decoded["termination"]), strict=True)
     return {
-        "told": max(float(np.abs(their.numpy() - np.asarray(our)).max()) for their, our in pairs),
-        "difference": float(np.abs(theirs.numpy() - own).max()),
-        "largest": float(np.abs(own).max()),
+        "frames_difference": float(np.abs(their_frames.numpy() - our_frames).max()),
+        "largest": float(np.abs(our_frames).max()),
+        "heads_difference": max(
+            float(np.abs(theirs.numpy() - np.asarray(our)).max()) for theirs, our in heads
+        ),
         "parameters": sum(math.prod(weight.shape) for weight in _trained(predictor.network)),
         "peer_parameters": sum(p.numel() for p in network.parameters()),
     }
 
 
-def model_and_windows(model, variant, batch_size, data, steps, precision="float32", kind=None):
-    """A new model, the same every time, and training windows from the data set."""
+def model_and_windows(
+    model: str,
+    variant: str,
+    batch_size: int,
+    data: str,
+    precision: str = "float32",
+    kind: type[FramePredictor] | None = None,
+) -> tuple[FramePredictor, Windows]:
+    """A new model, the same every time, and training windows from the data set.
+
+    Args:
+        model: the preset's name.
+        variant, precision: as `FramePredictor` takes them.
+        batch_size: windows a batch.
+        data: directory of the data set.
+        kind: the model's class; None: `FramePredictor`.
+    """
     import keras
 
-    from model.networks import PRESETS
     from model.predictor import FramePredictor
-    from utils.dataset import Dataset, Windows
+    from model.presets import PRESETS
+    from systems.dataset import Dataset
+    from systems.windows import Windows, WindowSpec
 
     keras.utils.set_random_seed(0)
     dataset = Dataset(data)
@@ -172,15 +216,16 @@ def model_and_windows(model, variant, batch_size, data, steps, precision="float3
     )
     palette = dataset.palette() if shape[-1] == 3 else None
     predictor.network.adapt(*dataset.frame_statistics(shape), palette)
-    return predictor, Windows(dataset, shape, 15, batch_size, 0, num_batches=steps)
+    return predictor, Windows(dataset, shape, WindowSpec(WARMUP, HORIZON), batch_size, 0)
 
 
 def _trained(network):
-    constant = ("mean_frame", "pixel_scale", "palette")
-    return [weight for weight in network.weights if weight.name not in constant]
+    """The weights that are trained, in the network's order."""
+    constants = ("mean_frame", "pixel_scale", "palette")
+    return [weight for weight in network.weights if weight.name not in constants]
 
 
-def counterpart(predictor):
+def counterpart(predictor: FramePredictor) -> TorchNetwork:
     """The peer with a predictor's weights."""
     from benchmarks.peer_torch import TorchNetwork
 

@@ -1,23 +1,26 @@
-"""What errors cost: a predicted frame's, and the reward's."""
+"""The losses of predicted frames, of the reward's sign and of termination."""
 
 import keras
 from keras import ops
 
 
 def frame_loss(error, controlled=None, control_weight: float = 0.0, step_weights=None):
-    """Oh et al.'s pixel error, ``1/(2K) sum_k ||x_hat - x||^2`` (2015, section 3.4), two ways.
+    """The squared error of predicted frames, plain and weighted.
+
+    Both are ``1/(2K) sum_k ||x_hat - x||^2`` over K steps (Oh et al. 2015, arXiv 1507.08750,
+    section 3.4), averaged over the batch.
 
     Args:
-        error: normalised, float32 (batch, time, height, width, channels).
-        controlled: uint8 (batch, time, height, width), how far the player decides each pixel, 255:
-            wholly. Its errors count `1 + control_weight` times there: such pixels are few, and what
-            fills the screen is learned long before them.
-        control_weight: see above.
-        step_weights: float32 (time,) or (batch, time), how much each frame's errors count; None:
-            all alike.
+        error: prediction minus truth, normalised, float32 (batch, time, height, width, channels).
+        controlled: uint8 (batch, time, height, width), how far the player controls each pixel, 255:
+            wholly. A controlled pixel's error counts `1 + control_weight` times. Such pixels are
+            few, and the rest of the screen is learned long before them.
+        control_weight: the additional weight of a controlled pixel.
+        step_weights: float32 (time,) or (batch, time), the weight of each frame's error; None
+            weighs all frames alike.
 
     Returns:
-        The plain error and the one to be minimised, scalars.
+        The plain loss, without either weight, and the weighted loss to be minimised; scalars.
     """
     errors = 0.5 * ops.sum(ops.square(error), axis=-1)
     by_frame = ops.sum(errors, axis=(2, 3))
@@ -30,12 +33,23 @@ def frame_loss(error, controlled=None, control_weight: float = 0.0, step_weights
     return plain, ops.mean(by_frame)
 
 
-def reward_loss(rewards, logits):
+def reward_cross_entropy(rewards, logits):
     """Mean cross-entropy of the reward's sign, a scalar.
 
     Args:
         rewards: float32 (batch, time).
-        logits: of -1, 0 and +1, (batch, time, 3).
+        logits: of -1, 0 and +1, float32 (batch, time, 3).
     """
     classes = ops.cast(ops.sign(rewards), "int32") + 1
     return ops.mean(keras.losses.sparse_categorical_crossentropy(classes, logits, from_logits=True))
+
+
+def termination_cross_entropy(terminations, logits):
+    """Mean cross-entropy of termination, a scalar.
+
+    Args:
+        terminations: bool (batch, time).
+        logits: of termination, float32 (batch, time).
+    """
+    terminations = ops.cast(terminations, "float32")
+    return ops.mean(keras.losses.binary_crossentropy(terminations, logits, from_logits=True))

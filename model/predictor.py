@@ -1,8 +1,9 @@
-"""The frame predictor: encode, step the LSTM, decode; and the two ways of looking ahead.
+"""The frame predictor: encode frames, step the LSTM, decode frames; and its two variants.
 
-**paper** decodes each predicted frame, encodes it again and feeds it back (Oh et al. 2015, arXiv
-1507.08750, section 3.4). **compression** feeds the LSTM's own output back in place of an encoding,
-and decodes only what somebody wants to look at. Shapes are written (batch, time, ...).
+**paper** encodes each predicted frame again and feeds it back (Oh et al. 2015, arXiv 1507.08750,
+section 3.4). **compression** feeds the LSTM's own output back in place of an encoding. It decodes
+frames only on request. Shapes are written (batch, time, ...), with 2048 for the preset's number of
+units.
 """
 
 import math
@@ -11,54 +12,61 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from model.loss import frame_loss, reward_loss
-from model.networks import PRESETS, Network
+from model.loss import frame_loss, reward_cross_entropy, termination_cross_entropy
+from model.networks import Network
+from model.presets import PRESETS
 
 VARIANTS = ("paper", "compression")
-# Steps of the paper variant's loop that may overlap: one at a time leaves a sixth of the speed.
-STEPS_AT_ONCE = 5
-REWARD_CLASSES = (-1, 0, 1)  # the sign of the reward, as in Oh et al.'s clipped DQN rewards
+# Steps of the paper variant's loop that are unrolled. They may then overlap, which saves a sixth of
+# the time.
+UNROLLED_STEPS = 5
+REWARD_CLASSES = (-1, 0, 1)  # signs of the reward, as in Oh et al.'s clipped DQN rewards
 
 
 class State(NamedTuple):
-    """What the predictor knows of the game: everything `imagine` needs to go on.
+    """The predictor's state: all that `FramePredictor.imagine` needs to continue.
 
-    `encoding` is the LSTM's next input, of the frame in which the next action will be taken.
+    `encoding` is the LSTM's next input: of the current frame, in which the next action is taken.
     """
 
     encoding: Any  # (batch, 2048) float32
-    h: Any  # (batch, 2048) float32
-    c: Any  # (batch, 2048) float32
-    recent: Any  # (batch, stack - 1, height, width, channels): the frames before the current one's
-    # successor, normalised, oldest first; what the next encoding will be stacked upon
+    h: Any  # (batch, 2048) float32, the LSTM's output
+    c: Any  # (batch, 2048) float32, the LSTM's cell
+    # (batch, stack - 1, height, width, channels): the latest frames, normalised, oldest first. The
+    # next frame is stacked onto them.
+    recent: Any
 
 
 class FramePredictor(keras.Model):
     """Predicts frames, the reward's sign and termination from past frames and all actions.
 
-    A batch to train on is a dict of
-        frames        uint8 (batch, warmup + predictions, height, width, channels), or
-                      (batch, warmup + predictions, height, width) of palette indices
+    A training batch is a dict of
+        frames        uint8 (batch, warmup + predictions, height, width, channels), or palette
+                      indices (batch, warmup + predictions, height, width)
         actions       int32 (batch, warmup + steps - 1); action t leads from frame t to t + 1
-        rewards       float32, like actions; reward t is what action t earned
+        rewards       float32, like actions; reward t is earned by action t
         terminations  bool, like actions
-        steps         int32 (batch, predictions), which of the steps after the warm-up each of the
-                      last frames is, from 0; may be left out where they are all of them
-        controlled    uint8 (batch, predictions, height, width), how far the player decides each
-                      pixel of the last frames, 255: wholly; may be left out
+        steps         int32 (batch, predictions), optional: which step after the warm-up each of the
+                      last frames is, from 0; without it they are all steps
+        controlled    uint8 (batch, predictions, height, width), optional: how far the player
+                      controls each pixel of the last frames, 255: wholly
 
     Args:
-        preset: a name in `model.networks.PRESETS`.
+        preset: a name in `model.presets.PRESETS`.
         variant: "paper" or "compression".
         num_actions: size of the action set.
-        precision: "float32" or "mixed_bfloat16"; weights and LSTM state are float32 in both.
-            "bfloat16" keeps the weights in it too: for imagining, which then casts none.
-        feed_back: whether training feeds predictions back; without, every prediction is one step
+        precision: "float32", "mixed_bfloat16" or "bfloat16". Weights and LSTM state are float32 in
+            the first two. "bfloat16" stores the weights in it too, which saves inference the casts.
+        feed_back: whether training feeds predictions back. Without it every prediction is one step
             ahead of real frames. Inference always feeds back.
-        warmup: real frames before the first prediction.
-        control_weight: how much more a pixel's error counts where the player decides it.
-        reward_weight: weight of the reward's and termination's cross-entropy for each pixel of the
-            frame, so that it counts alike in frames of any size; 0 leaves both heads untrained.
+        warmup: number of real frames before the first prediction.
+        control_weight: additional weight of a controlled pixel's error.
+        reward_weight: weight of the reward's and termination's cross-entropy. It is multiplied by
+            the number of pixels, so that it means the same at every frame size. 0 leaves both heads
+            untrained.
+
+    Raises:
+        ValueError: preset or variant is unknown.
     """
 
     def __init__(
@@ -91,21 +99,22 @@ class FramePredictor(keras.Model):
         self.pixel_loss = keras.metrics.Mean(name="pixel_loss")
         if reward_weight:
             self.reward_loss = keras.metrics.Mean(name="reward_loss")
+            self.termination_loss = keras.metrics.Mean(name="termination_loss")
         self.built = True
 
     def initial_state(self, batch_size: int):
-        """The LSTM state (h, c) before the first frame."""
+        """The LSTM state h and c before the first frame, zeros (batch_size, 2048) each."""
         zeros = ops.zeros((batch_size, self.preset.units), "float32")
         return zeros, zeros
 
     def observe(self, frames, actions, state: State | None = None) -> State:
-        """Takes in real frames.
+        """Updates the state with real frames (warm-up).
 
         Args:
             frames: uint8 (batch, time, height, width[, channels]).
-            actions: int (batch, time - 1), between the frames; with a `state` to go on from,
-                (batch, time), beginning with the action that led to the first frame.
-            state: what is known already; None at the start of an episode or window.
+            actions: int (batch, time - 1), the actions between the frames. With a `state`, int
+                (batch, time), starting with the action that led to the first frame.
+            state: the state before the frames; None at the start of an episode or window.
         """
         frames = self.network.normalise(frames)
         if state is None:
@@ -122,17 +131,18 @@ class FramePredictor(keras.Model):
         return State(encodings[:, -1], h, c, recent)
 
     def imagine(self, state: State, actions):
-        """Looks ahead under `actions` without seeing a frame.
+        """Rolls out under `actions` without seeing a frame.
 
         Args:
-            state: what `observe` or `imagine` returned.
+            state: as `observe` or `imagine` returns it.
             actions: int (batch, time); the first one is taken in the state's current frame.
 
         Returns:
-            outputs: the LSTM's, (batch, time, 2048), for `decode` and the heads.
-            frames: normalised predictions, where the variant has to make them (paper), else None.
-            state: after the last action. The compression variant's `recent` stays at the last
-                real frames: it has no frames of its own.
+            outputs: the LSTM's, (batch, time, 2048), for `Network.decode` and the heads.
+            frames: normalised predictions (batch, time, height, width, channels) in the paper
+                variant; None in the compression variant.
+            state: after the last action. The compression variant predicts no frames, so its
+                `recent` remains the last real frames.
         """
         network = self.network
         if self.variant == "compression":
@@ -146,35 +156,41 @@ class FramePredictor(keras.Model):
             frame = network.decode(outputs)
             encodings, recent = network.encode(frame, recent)
             after = encodings[:, 0], outputs[:, 0], cells[:, 0], recent, frame[:, 0]
-            # A loop's values keep their dtypes: a state may come in float32 or as it was computed.
+            # A scan's carry keeps its dtypes, but a state may come in float32 or as computed.
             after = tuple(ops.cast(x, old.dtype) for x, old in zip(after, carried, strict=True))
             return after, after
 
-        # A loop of the backend's own, not of Python: it is compiled once, and the gradient of a
-        # weight is summed step by step where otherwise those of all steps wait for one another.
-        unseen = ops.zeros((ops.shape(state.h)[0], *self.preset.frame_shape), "float32")
+        # The backend's scan and not a Python loop, because it is compiled once. It also sums a
+        # weight's gradient step by step, where a Python loop would hold those of all steps.
+        no_frame = ops.zeros((ops.shape(state.h)[0], *self.preset.frame_shape), "float32")
         (*end, _), (_, outputs, _, _, frames) = ops.scan(
-            step, (*state, unseen), ops.swapaxes(actions, 0, 1), unroll=STEPS_AT_ONCE
+            step, (*state, no_frame), ops.swapaxes(actions, 0, 1), unroll=UNROLLED_STEPS
         )
         return ops.swapaxes(outputs, 0, 1), ops.swapaxes(frames, 0, 1), State(*end)
 
     def call(self, batch, training=None):
-        """What the training loss needs: predictions of the frames from `warmup` on, and logits."""
+        """Predicts what the training loss needs.
+
+        Returns:
+            dict of frames, normalised, float32 (batch, predictions, height, width, channels); and,
+            with a reward weight, the logits reward (batch, steps, 3) and termination (batch,
+            steps).
+        """
         frames, actions, warmup = batch["frames"], batch["actions"], self.warmup
         if self.variant == "paper" and self.feed_back:
             state = self.observe(frames[:, :warmup], actions[:, : warmup - 1])
             outputs, predicted, _ = self.imagine(state, actions[:, warmup - 1 :])
         else:
-            # Warm-up and predictions as one pass: the weights' gradients are formed once.
-            known = warmup if self.feed_back else frames.shape[1] - 1
-            encodings, _ = self.network.encode(self.network.normalise(frames[:, :known]))
+            # Warm-up and predictions in one pass, so that weight gradients are formed once.
+            given = warmup if self.feed_back else frames.shape[1] - 1
+            encodings, _ = self.network.encode(self.network.normalise(frames[:, :given]))
             h, c = self.initial_state(ops.shape(frames)[0])
             outputs, _ = self.network.core(encodings, actions, h, c)
             outputs = outputs[:, warmup - 1 :]
-            shown = outputs
+            decoded = outputs
             if "steps" in batch:
-                shown = ops.take_along_axis(outputs, batch["steps"][..., None], axis=1)
-            predicted = self.network.decode(shown)
+                decoded = ops.take_along_axis(outputs, batch["steps"][..., None], axis=1)
+            predicted = self.network.decode(decoded)
         predictions = {"frames": predicted}
         if self.reward_weight:
             predictions["reward"] = self.network.reward_head(outputs)
@@ -182,27 +198,32 @@ class FramePredictor(keras.Model):
         return predictions
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """`frame_loss`, and the heads' cross-entropy. `pixel_loss` is the plain error."""
+        """The weighted frame loss plus the heads' weighted cross-entropies.
+
+        The metric `pixel_loss` is the frame loss without weights; `reward_loss` and
+        `termination_loss` are the heads' cross-entropies.
+        """
         error = y_pred["frames"] - self.network.normalise(x["frames"][:, self.warmup :])
         plain, loss = frame_loss(error, x.get("controlled"), self.control_weight)
         self.pixel_loss.update_state(plain)
         if self.reward_weight:
-            told = reward_loss(x["rewards"][:, self.warmup - 1 :], y_pred["reward"])
-            terminations = ops.cast(x["terminations"][:, self.warmup - 1 :], "float32")
-            termination_loss = keras.losses.binary_crossentropy(
-                terminations, y_pred["termination"], from_logits=True
+            predicted_steps = slice(self.warmup - 1, None)
+            reward = reward_cross_entropy(x["rewards"][:, predicted_steps], y_pred["reward"])
+            termination = termination_cross_entropy(
+                x["terminations"][:, predicted_steps], y_pred["termination"]
             )
-            told = told + ops.mean(termination_loss)
-            self.reward_loss.update_state(told)
-            loss = loss + self.reward_weight * math.prod(self.preset.frame_shape) * told
+            self.reward_loss.update_state(reward)
+            self.termination_loss.update_state(termination)
+            num_pixels = math.prod(self.preset.frame_shape)
+            loss = loss + self.reward_weight * num_pixels * (reward + termination)
         return loss
 
 
 class Observation(keras.Model):
-    """Taking in real frames: `FramePredictor.observe`, compiled for any backend.
+    """`FramePredictor.observe`, compiled for any backend.
 
-    ``Observation(predictor).predict_on_batch({"frames": ..., "actions": ..., "state": ...})``; one
-    instance for each number of frames, with or without a state to go on from.
+    ``Observation(predictor).predict_on_batch({"frames": ..., "actions": ..., "state": ...})``. Make
+    one instance for each number of frames, with or without a state.
     """
 
     def __init__(self, predictor: FramePredictor):
@@ -216,58 +237,63 @@ class Observation(keras.Model):
 
 
 class Imagination(keras.Model):
-    """Looking ahead from a state, as planners and environments do it.
+    """A rollout from a state, as planners and environments need it.
 
     ``Imagination(predictor).predict_on_batch({"state": state, "actions": actions})`` compiles it
     for any backend.
 
     Args:
-        predictor: whose roll-out it is.
-        decode: whether frames are wanted; the compression variant does without them.
+        predictor: the predictor to roll out.
+        decode: whether to return frames; the compression variant is faster without them.
     """
 
     def __init__(self, predictor: FramePredictor, decode: bool = True):
-        # The state stays float32 whatever the products are computed in.
+        # Without autocast, because the state is float32 whatever the products are computed in.
         super().__init__(name="imagination", dtype=predictor.dtype_policy, autocast=False)
         self.predictor = predictor
         self.decode = decode
         self.built = True
 
     def call(self, batch):
-        """Looks ahead.
+        """Rolls out from the state.
 
         Args:
             batch: dict of state, a `State`, and actions, int (batch, horizon).
 
         Returns:
-            dict of state, the `State` after the last action; reward float32 (batch, horizon, 3),
-            the probabilities of -1, 0 and +1; termination (batch, horizon), its probability; and,
-            if they are decoded, frames (batch, horizon, height, width, channels) in 0 to 255.
+            dict of state, the `State` after the last action, and what `decode_outputs` returns.
         """
         outputs, frames, state = self.predictor.imagine(batch["state"], batch["actions"])
-        return {"state": state, **look(self.predictor.network, outputs, self.decode, frames)}
+        predictions = decode_outputs(self.predictor.network, outputs, self.decode, frames)
+        return {"state": state, **predictions}
 
 
-def look(network: Network, outputs, decode: bool, frames=None) -> dict:
-    """What the LSTM's outputs (batch, time, 2048) say, as `Imagination` returns it.
+def decode_outputs(network: Network, outputs, decode: bool, frames=None) -> dict:
+    """Reward, termination and frames predicted by the LSTM's outputs.
 
     Args:
-        network, outputs: whose they are.
-        decode: whether frames are wanted.
-        frames: normalised, where they have been decoded already.
+        network: the network that made the outputs.
+        outputs: (batch, time, 2048).
+        decode: whether to return frames.
+        frames: normalised frames, if they are decoded already.
+
+    Returns:
+        dict of reward, probabilities of -1, 0 and +1, float32 (batch, time, 3); termination,
+        probability, float32 (batch, time); and, if asked for, frames, grey levels in 0 to 255,
+        float32 (batch, time, height, width, channels).
     """
-    result = {
+    predictions = {
         "reward": ops.softmax(network.reward_head(outputs)),
         "termination": ops.sigmoid(network.termination_head(outputs)[..., 0]),
     }
     if decode:
         frames = network.decode(outputs) if frames is None else frames
-        result["frames"] = network.denormalise(frames)
-    return result
+        predictions["frames"] = network.denormalise(frames)
+    return predictions
 
 
 class RollOut(keras.Model):
-    """A predictor as its user sees it: warm-up frames and actions in, predictions out.
+    """A rollout from warm-up frames, as evaluation and videos need it.
 
     ``RollOut(predictor).predict_on_batch(batch)`` compiles it for any backend.
     """
@@ -279,29 +305,17 @@ class RollOut(keras.Model):
         self.built = True
 
     def call(self, batch):
-        """Rolls out.
+        """Observes the frames, then rolls out.
 
         Args:
             batch: dict of frames, uint8 (batch, warmup, height, width[, channels]), and actions,
                 int (batch, warmup - 1 + horizon).
 
         Returns:
-            dict of float32 frames (batch, horizon, height, width, channels) in 0 to 255, reward
-            (batch, horizon, 3), the probabilities of -1, 0 and +1, and termination (batch,
-            horizon), its probability.
+            dict of frames, reward and termination of `horizon` steps; see `decode_outputs`.
         """
         frames, actions = batch["frames"], batch["actions"]
         warmup = frames.shape[1]
         state = self.predictor.observe(frames, actions[:, : warmup - 1])
-        found = self.imagination.call({"state": state, "actions": actions[:, warmup - 1 :]})
-        return {key: found[key] for key in ("frames", "reward", "termination")}
-
-
-def paper_model(preset: str, num_actions: int, **options) -> FramePredictor:
-    """The paper variant: predicted frames are encoded again. See FramePredictor for options."""
-    return FramePredictor(preset, "paper", num_actions, **options)
-
-
-def compression_model(preset: str, num_actions: int, **options) -> FramePredictor:
-    """The compression variant: the LSTM feeds itself. See FramePredictor for options."""
-    return FramePredictor(preset, "compression", num_actions, **options)
+        predictions = self.imagination.call({"state": state, "actions": actions[:, warmup - 1 :]})
+        return {key: predictions[key] for key in ("frames", "reward", "termination")}

@@ -1,1 +1,1 @@
-"""The emulator and the recording of data sets: everything that touches a real game."""
+"""The real game and its data: emulator, policies, recording, data sets, windows, planning."""

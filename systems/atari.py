@@ -20,9 +20,9 @@ from systems.errors import InputError
 # ALE ends the whole process, without an exception, when one of these is loaded.
 TWO_PLAYER_GAMES = frozenset({"combat", "joust", "maze_craze", "warlords"})
 
-FRAME_SKIP = 4  # emulated frames for which an action is held, unless it is said otherwise
+FRAME_SKIP = 4  # default number of emulated frames for which an action is held
 
-# The palette check compares whole RGB frames, so only one frame in this many pays for it.
+# The palette check compares whole RGB frames, so only one frame in this many is checked.
 _PALETTE_CHECK_INTERVAL = 256
 
 
@@ -59,10 +59,11 @@ def _letters(name: str) -> str:
 
 
 def resize(frame: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Fits a frame to (height, width, channels) by area, so that no small object is skipped.
+    """Returns a frame resized to (height, width, channels) by area, which skips no small object.
 
     Args:
-        frame: uint8, grey (H, W) or RGB (H, W, 3), as the channels of `shape` have it.
+        frame: uint8, grey (H, W) or RGB (H, W, 3), with as many channels as `shape`.
+        shape: height, width and channels.
     """
     height, width, _ = shape
     if frame.shape[:2] != (height, width):
@@ -73,8 +74,8 @@ def resize(frame: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
 class Palette:
     """The colours behind a game's palette indices.
 
-    ALE cannot be asked for them, but RGB and grey screens are a fixed function of the index,
-    so they are learned from the frames in which an index first appears.
+    ALE has no call for them, but RGB and grey screens are fixed functions of the index. Each colour
+    is learned from the frame in which its index first appears.
 
     Attributes:
         rgb: [256, 3] uint8, in R, G, B order; zero where `known` is false.
@@ -101,7 +102,7 @@ class Palette:
             grey: [H, W] uint8, the same frame in grey.
 
         Raises:
-            RuntimeError: if an index does not always have the same colour.
+            RuntimeError: an index does not always have the same colour.
         """
         new_rgb, new_grey = self.rgb.copy(), self.grey.copy()
         new_rgb[frame], new_grey[frame] = rgb, grey
@@ -120,8 +121,13 @@ class Palette:
         self._known_bytes = np.flatnonzero(self.known).astype(np.uint8).tobytes()
 
 
-class GameState(NamedTuple):
-    """A moment of a game: the emulator's state and the screen, [H, W] uint8, that shows it."""
+class Moment(NamedTuple):
+    """A moment of a game, from which `AtariGame` can go on any number of times.
+
+    Attributes:
+        emulator: the emulator's state.
+        screen: [H, W] uint8 palette indices, what the screen shows.
+    """
 
     emulator: ALEState
     screen: np.ndarray
@@ -130,43 +136,41 @@ class GameState(NamedTuple):
 class AtariGame:
     """One Atari 2600 game, played one action at a time.
 
-    A new game stands at the start of an episode. Every episode starts from the same state,
-    whatever was played before it.
+    A new game is at the start of an episode. Every episode starts from the same state, whatever
+    was played before it.
 
-    The screen after an action is of its last two emulated frames, of each pixel the brighter, as in
-    Mnih et al. 2015 (Nature 518, Methods): the console can draw only so many moving things at once,
-    and games that have more of them draw each in every other frame.
+    The screen after an action combines its last two emulated frames. Each pixel is the brighter of
+    the two, as in Mnih et al. 2015 (Nature 518, Methods), because the console can draw only a few
+    moving objects at once. Games with more objects draw each in every other frame.
 
     Args:
         game: any name that `game_name` knows.
-        seed: the emulator's own seed, 31 bits; no game depends on it without sticky actions.
         frame_skip: emulated frames (60 a second) for which each action is held.
         max_episode_frames: emulated frames after which an episode is cut off.
 
     Attributes:
         name: the canonical name of the game.
-        action_meanings: the actions that do something in this game, such as ("NOOP", "UP").
+        action_meanings: names of the actions that do something here, such as ("NOOP", "UP").
         num_actions: how many there are.
-        screen_shape: (height, width) of a screen in pixels; most games are (210, 160).
+        screen_shape: (height, width) of a screen in pixels; (210, 160) in most games.
         palette: the colours seen so far.
         frame_skip: as given.
         max_episode_frames: as given.
-        repeat_action_probability: how often the emulator plays another action than the one asked.
-        pooled_frames: emulated frames that a screen is made of.
+        repeat_action_probability: how often the emulator repeats the action before instead.
+        pooled_frames: emulated frames that a screen combines.
 
     Raises:
-        InputError: if the game cannot be played, see `game_name`.
+        InputError: the game cannot be played, see `game_name`.
     """
 
-    # ALE's default, 0.25, repeats the action before at random ("sticky actions"): the recorded
-    # action would not be the one that was played.
+    # ALE's default is 0.25 ("sticky actions"). The recorded action would then not be the one that
+    # was played.
     repeat_action_probability = 0.0
     pooled_frames = 2
 
     def __init__(
         self,
         game: str,
-        seed: int = 0,
         frame_skip: int = FRAME_SKIP,
         max_episode_frames: int = 108_000,
     ) -> None:
@@ -175,15 +179,16 @@ class AtariGame:
         self.max_episode_frames = max_episode_frames
         ALEInterface.setLoggerMode(LoggerMode.Error)
         self._ale = ale = ALEInterface()
-        # All options come before loadROM, which is what reads them.
-        # The default, -1, would seed with the time of day.
-        ale.setInt("random_seed", seed)
+        # All options come before loadROM, because it reads them.
+        # The default, -1, would seed with the time of day. Without sticky actions no game depends
+        # on the seed.
+        ale.setInt("random_seed", 0)
         ale.setFloat("repeat_action_probability", self.repeat_action_probability)
-        # The screens before a step's last one are wanted too.
+        # One, because a screen combines two emulated frames: `step` repeats the action itself.
         ale.setInt("frame_skip", 1)
-        # By default there is no limit, and some games can be played badly for ever.
+        # The default is no limit, and some games can be played badly for ever.
         ale.setInt("max_num_frames_per_episode", max_episode_frames)
-        # No limit over all episodes together: it would end a long recording.
+        # 0 is no limit over all episodes together: a limit would end a long recording.
         ale.setInt("max_num_frames", 0)
         # An episode is a whole game, not one life of it.
         ale.setBool("truncate_on_loss_of_life", False)
@@ -198,17 +203,17 @@ class AtariGame:
         self.num_actions = len(self._actions)
         self.screen_shape: tuple[int, int] = ale.getScreenDims()
         self.palette = Palette()
-        self._num_looks = 0
+        self._num_screens = 0
         self._loaded_state = ale.cloneState(include_rng=True)
         self.reset()
 
     def reset(self) -> np.ndarray:
         """Starts an episode and returns its first screen, [H, W] uint8 palette indices."""
-        # A bare reset_game leaves parts of the last episode in the memory of a dozen games,
+        # reset_game alone leaves parts of the last episode in the memory of a dozen games,
         # Solaris among them.
         self._ale.restoreState(self._loaded_state)
         self._ale.reset_game()
-        self._screen = self._look()
+        self._screen = self._read_screen()
         return self.screen()
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool]:
@@ -218,12 +223,13 @@ class AtariGame:
             action: an index into `action_meanings`.
 
         Returns:
-            The screen after the action ([H, W] uint8 palette indices), the reward the action
-            earned (points of the game's score), and whether the game is over.
+            Observation: the screen after the action, [H, W] uint8 palette indices.
+            Reward: points of the game's score.
+            Termination: whether the game is over.
 
         Raises:
-            ValueError: if there is no such action.
-            RuntimeError: if the episode has ended.
+            ValueError: there is no such action.
+            RuntimeError: the episode has ended.
         """
         if not 0 <= action < self.num_actions:
             raise ValueError(f"expected an action in 0..{self.num_actions - 1}, received {action}")
@@ -231,18 +237,19 @@ class AtariGame:
             raise RuntimeError("the episode has ended; call reset() before the next step()")
         action = self._actions[action]
         reward = self._hold(action, self.frame_skip - 1)
-        before = self._look()
+        before = self._read_screen()
         reward += self._ale.act(action)
         # The screen is kept because ALE goes on showing the old one after restoreState.
-        self._screen = self._look()
+        self._screen = self._read_screen()
         if self.frame_skip > 1:
-            where = np.flatnonzero(before != self._screen)  # few: what moves, or is not drawn
-            one, other, grey = before.flat[where], self._screen.flat[where], self.palette.grey
-            self._screen.flat[where] = np.where(grey[one] > grey[other], one, other)
+            # Few pixels differ: those of objects that move or are drawn in every other frame.
+            differs = np.flatnonzero(before != self._screen)
+            one, other, grey = before.flat[differs], self._screen.flat[differs], self.palette.grey
+            self._screen.flat[differs] = np.where(grey[one] > grey[other], one, other)
         return self.screen(), reward, self.terminated
 
     def _hold(self, action, frames):
-        """Plays an action for so many emulated frames; returns what it earned."""
+        """Plays an action for some emulated frames and returns the reward."""
         return float(sum(self._ale.act(action) for _ in range(frames)))
 
     @property
@@ -255,25 +262,21 @@ class AtariGame:
         """Whether the episode was cut off at `max_episode_frames`."""
         return self._ale.game_truncated()
 
-    @property
-    def lives(self) -> int:
-        """The lives left; 0 throughout in games without lives."""
-        return self._ale.lives()
-
     def check_actions(self, meanings: Sequence[str]) -> None:
-        """Makes sure that a checkpoint's or data set's actions are this game's.
+        """Checks that a checkpoint's or data set's actions are this game's.
 
         Args:
-            meanings: their names; numbers where they had none.
+            meanings: their names, or numbers as text if they have no names.
 
         Raises:
-            InputError: they are not.
+            InputError: they are others.
         """
         numbers = [str(number) for number in range(self.num_actions)]
         if list(meanings) not in (numbers, list(self.action_meanings)):
             raise InputError(
                 f"expected the actions of {self.name}, {', '.join(self.action_meanings)}, received "
-                f"{', '.join(meanings)}: it was trained on data with others, and cannot play"
+                f"{', '.join(meanings)}. It was trained on data with other actions and cannot "
+                "play. Choose another checkpoint"
             )
 
     def screen(self) -> np.ndarray:
@@ -292,28 +295,28 @@ class AtariGame:
         """Returns the current screen fitted to a preset's (height, width, channels), uint8."""
         return resize(self.screen_rgb() if shape[-1] == 3 else self.screen_grey(), shape)
 
-    def clone_state(self) -> GameState:
-        """Returns the current moment, from which `restore_state` can go on any number of times."""
-        return GameState(self._ale.cloneState(include_rng=True), self._screen)
+    def clone_state(self) -> Moment:
+        """Returns the current moment, to which `restore_state` can go back any number of times."""
+        return Moment(self._ale.cloneState(include_rng=True), self._screen)
 
-    def restore_state(self, state: GameState) -> None:
+    def restore_state(self, moment: Moment) -> None:
         """Goes back to a moment that this object's `clone_state` returned."""
-        self._ale.restoreState(state.emulator)
-        self._screen = state.screen
+        self._ale.restoreState(moment.emulator)
+        self._screen = moment.screen
 
     def rewards_ahead(self, actions: np.ndarray) -> np.ndarray:
-        """What sequences of actions would earn from here, without playing them.
+        """Returns the rewards of sequences of actions from here, and leaves the game as it is.
 
         Args:
             actions: int (sequences, steps), indices into `action_meanings`.
 
         Returns:
-            Rewards, float32 (sequences, steps); 0 once the game is over.
+            float32 (sequences, steps); 0 once the game is over.
         """
         rewards = np.zeros(actions.shape, np.float32)
         moment = self._ale.cloneState(include_rng=True)
-        # Sequences that begin alike are played once as far as they do: they wait, with how many
-        # steps they have had, for the one before them at the moment where they part from it.
+        # The common beginning of several sequences is played once. Where some part from the
+        # first, they wait with the emulator's state and the number of steps played.
         waiting = [(moment, np.arange(len(actions)), 0)]
         while waiting:
             parting, alike, begin = waiting.pop()
@@ -331,10 +334,10 @@ class AtariGame:
         self._ale.restoreState(moment)
         return rewards
 
-    def _look(self) -> np.ndarray:
-        """The emulator's screen as it is, whose colours are learned if need be."""
+    def _read_screen(self) -> np.ndarray:
+        """Returns the emulator's screen and learns the colours that are new in it."""
         screen = self._ale.getScreen()
-        self._num_looks += 1
-        if not self.palette.covers(screen) or self._num_looks % _PALETTE_CHECK_INTERVAL == 0:
+        self._num_screens += 1
+        if not self.palette.covers(screen) or self._num_screens % _PALETTE_CHECK_INTERVAL == 0:
             self.palette.learn(screen, self._ale.getScreenRGB(), self._ale.getScreenGrayscale())
         return screen

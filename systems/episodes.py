@@ -1,7 +1,7 @@
-"""Plays episodes in worker processes and hands them over in order.
+"""Plays the episodes of a recording in worker processes and yields them in order.
 
-Episode i depends on the game, the policy, the seed and i alone, so the number of workers changes
-how long a recording takes and not what is recorded.
+Episode i depends on the game, the policy, the seed and i alone. The number of workers changes how
+long a recording takes, but not what is recorded.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from systems.atari import AtariGame, Palette
 from systems.policies import Policy, make_policy
 from systems.workers import Worker, parent
 
-# Measured on Freeway, Ms. Pac-Man, Space Invaders and Pong: level 2 of zlib-ng takes 14 to 43 us
-# and 220 to 1,793 bytes a frame, level 6 25 to 120 us and 169 to 711 bytes, of the 400 to 700 us
-# of a step. At level 6 recording falls below 0.8 of what the emulator alone does (to 0.72).
+# Measured on Freeway, Ms. Pac-Man, Space Invaders and Pong, where a step takes 400 to 700 us:
+#     level 2    14 to 43 us     220 to 1,793 bytes a frame
+#     level 6    25 to 120 us    169 to 711 bytes a frame
+# At level 6 recording runs at 0.72 of the speed of the emulator alone, below the wanted 0.8.
 ZLIB_LEVEL = 2
 
-# Steps that a worker sends at a time: often enough for a progress bar, rarely enough to cost
-# nothing.
+# Steps that a worker sends at once: few enough for a progress bar, enough to cost no time.
 _STEPS_PER_PART = 64
 
 
 class Colour(NamedTuple):
-    """What a palette index looks like: `rgb` and `grey` in 0..255; first met in frame `frame`."""
+    """The colour of a palette index, in 0..255, and the first frame that shows it."""
 
     frame: int
     index: int
@@ -40,14 +40,14 @@ class Colour(NamedTuple):
 
 @dataclass
 class Episode:
-    """The first T steps of an episode, or a part of it on the way from a worker.
+    """The first T steps of an episode, or a later part of it with T steps.
 
     Attributes:
-        frames: T + 1 screens (T in a part that is not the first), each a zlib stream of [H, W]
-            uint8 palette indices.
+        frames: T + 1 screens, or T in a later part. Each is a zlib stream of [H, W] uint8 palette
+            indices.
         actions: T indices of actions.
         rewards: T rewards.
-        colours: the colours that the worker had not met before.
+        colours: those that the worker had not met before.
         terminated: whether the game was over after the last step.
         ended: whether no further step follows.
     """
@@ -71,7 +71,7 @@ class Episode:
         self.terminated, self.ended = part.terminated, part.ended
 
     def cut(self, num_steps: int) -> None:
-        """Forgets all that came after the first `num_steps` steps."""
+        """Removes what came after the first `num_steps` steps."""
         if num_steps < len(self):
             del self.frames[num_steps + 1 :], self.actions[num_steps:], self.rewards[num_steps:]
             self.colours = [colour for colour in self.colours if colour.frame <= num_steps]
@@ -86,29 +86,29 @@ def play_episodes(
     num_workers: int,
     on_progress: Callable[[int], None],
 ) -> Iterator[Episode]:
-    """Plays episodes 0, 1, ... until they have `num_steps` steps in all; the last one is cut.
+    """Plays episodes 0, 1, ... until they have `num_steps` steps in all. The last one is cut.
 
     Args:
         game: the canonical name of the game.
-        policy: what `policy_name` called it.
-        seed: what all random choices depend on.
+        policy: a name that `policy_name` returned.
+        seed: of all random choices.
         num_steps: the total number of steps.
         num_workers: how many processes play.
         on_progress: called with the number of steps played so far.
 
     Raises:
-        RuntimeError: if a worker process ends before its work does.
+        RuntimeError: a worker process ended before its work did.
     """
-    workers: list[_Worker] = []
+    workers: list[EpisodeWorker] = []
     try:
         for _ in range(num_workers):
-            workers.append(_Worker(game, policy, seed))
+            workers.append(EpisodeWorker(game, policy, seed))
         under_way: deque[Episode] = deque()
         num_begun = steps_played = 0
         steps_missing = num_steps
         while steps_missing:
             for worker in workers:
-                # Once all episodes together have enough steps, another one would come too late.
+                # No episode begins once those before it have enough steps.
                 if worker.episode is None and steps_played < num_steps:
                     under_way.append(worker.begin(num_begun, num_steps - steps_played))
                     num_begun += 1
@@ -128,25 +128,25 @@ def play_episodes(
             worker.stop()
 
 
-class _Worker(Worker):
+class EpisodeWorker(Worker):
     """A worker process that plays episodes.
 
     Attributes:
-        episode: what it is playing, or None.
+        episode: the one it is playing, or None.
     """
 
     def __init__(self, game: str, policy: str, seed: int) -> None:
-        super().__init__("systems.episodes", game, policy, str(seed))
+        super().__init__("systems.episodes", "serve_episodes", game, policy, str(seed))
         self.episode: Episode | None = None
 
     def begin(self, index: int, max_steps: int) -> Episode:
-        """Lets the worker play; the episode that is returned grows with every `proceed`."""
+        """Starts an episode. The one that is returned grows with every `proceed`."""
         self.episode = Episode()
         self.send((index, max_steps))
         return self.episode
 
     def proceed(self) -> int:
-        """Adds what the worker has played to the episode and returns the number of steps."""
+        """Adds to the episode what the worker has played, and returns the number of steps."""
         part: Episode = self.receive()
         self.episode.append(part)
         if part.ended:
@@ -154,10 +154,10 @@ class _Worker(Worker):
         return len(part)
 
 
-def work() -> None:
-    """Is a worker process: plays the episodes it is asked for until the parent goes away."""
+def serve_episodes() -> None:
+    """Runs in a worker process: plays the episodes that the parent asks for."""
     with parent() as (connection, (game_name, policy_name, seed)):
-        # The emulator itself draws nothing at random, so the seed is only for the policy.
+        # The seed is the policy's alone, because the emulator draws nothing at random.
         game = AtariGame(game_name)
         met = bytearray()
         while True:
@@ -175,8 +175,8 @@ def play_episode(
     Args:
         game: what to play.
         policy: who plays.
-        max_steps: steps after which to stop although the game is not over.
-        met: the palette indices, a byte each, that this worker has met before; brought up to date.
+        max_steps: steps after which the episode is stopped.
+        met: the palette indices, a byte each, that this worker has met. New ones are added.
     """
     first_frame = game.reset()
     policy.reset()
@@ -200,8 +200,8 @@ def play_episode(
 
 
 def _unmet(palette: Palette, met: bytearray, screen: np.ndarray, frame: int) -> list[Colour]:
-    # Every screen is looked at, as the emulator may have drawn more colours than the brighter of
-    # two frames shows: Freeway begins with a hundred that are never seen again.
+    # The palette cannot tell, because it also knows colours that a step's brighter frame hides.
+    # Freeway begins with a hundred that no screen shows.
     indices = sorted(set(screen.tobytes().translate(None, met)))
     met += bytes(indices)
     return [Colour(frame, i, tuple(palette.rgb[i].tolist()), int(palette.grey[i])) for i in indices]

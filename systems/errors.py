@@ -20,10 +20,7 @@ class InputError(ValueError):
 
 @contextlib.contextmanager
 def exit_on_input_error() -> Iterator[None]:
-    """Ends a script with one line on stderr and exit code 2 where an `InputError` reaches it.
-
-    With 130, as a shell's own programs, where it is interrupted.
-    """
+    """Ends a script with one line on stderr: exit code 2 for an `InputError`, 130 for Ctrl-C."""
     try:
         yield
     except KeyboardInterrupt:
@@ -35,15 +32,15 @@ def exit_on_input_error() -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """The start of another library's message, which may have many lines, as a part of ours."""
+    """Returns the start of another library's message on one line, to be quoted in ours."""
     return " ".join(str(error).split())[:300]
 
 
 def check_writable(path: Path) -> None:
-    """Refuses what could not be written, before hours are spent on it.
+    """Refuses a path that cannot be written, before hours are spent on its content.
 
     Raises:
-        InputError: no such directory, one that cannot be written to, or `path` is itself one.
+        InputError: its directory does not exist or cannot be written to, or it is a directory.
     """
     if not path.parent.is_dir():
         raise InputError(f"expected a directory to write {path} to: {path.parent} is none")
@@ -54,7 +51,7 @@ def check_writable(path: Path) -> None:
 
 
 def whole_number(minimum: int, maximum: float = math.inf) -> Callable[[str], int]:
-    """The argparse type of a flag that takes whole numbers from `minimum` to `maximum`."""
+    """Returns the argparse type of a flag that takes whole numbers from `minimum` to `maximum`."""
 
     def parse(text):
         try:
@@ -87,8 +84,16 @@ def positive_number(text: str) -> float:
     return value
 
 
+def probability(text: str) -> float:
+    """The argparse type of a flag that takes a number from 0 to 1."""
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, received {text!r}")
+    return value
+
+
 def _number(text):
     try:
         return float(text)
     except ValueError:
-        return math.nan  # which lies within no bounds
+        return math.nan  # no interval holds it

@@ -1,4 +1,4 @@
-"""Who chooses the actions while a data set is recorded."""
+"""Policies: they choose the actions while a data set is recorded."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class Policy(Protocol):
     """Chooses actions for one game.
 
     Attributes:
-        settings: numbers that belong to the policy, for the record.
+        settings: the policy's own numbers, which metadata.json records.
     """
 
     settings: dict[str, float]
 
     def __init__(self, game: AtariGame, rng: np.random.Generator) -> None:
-        """Takes the game that will be played and where to draw random numbers from."""
+        """Receives the game that will be played and the random numbers to use."""
 
     def reset(self) -> None:
-        """Begins an episode."""
+        """Starts an episode."""
 
     def action(self) -> int:
         """Returns the next action, an index into the game's `action_meanings`."""
@@ -38,7 +38,7 @@ class RandomPolicy:
         self._rng = rng
 
     def reset(self) -> None:
-        """Does nothing: no action depends on another."""
+        """Does nothing, because no action depends on another."""
 
     def action(self) -> int:
         """Returns the next action."""
@@ -48,10 +48,10 @@ class RandomPolicy:
 class PersistentPolicy:
     """Draws actions uniformly and holds each for a random time, geometric with mean 20 steps.
 
-    It gets somewhere where single random actions cancel each other out. Freeway's chicken needs
-    some 35 steps of UP to cross the road: under `RandomPolicy` it never does, under this policy
-    2 to 7 times in each episode of 2,048 steps, 3.8 on average (1 at a mean of 5 steps, 3 at 10,
-    7 at 40). The actions change often enough to tell what each does.
+    Single random actions cancel each other out; held ones move the player. Freeway's chicken needs
+    some 35 steps of UP to cross the road. Under `RandomPolicy` it never crosses. Under this policy
+    it crosses 3.8 times in an episode of 2,048 steps. Means of 5, 10 and 40 steps give 1, 3 and 7.
+    A model still sees each action often enough to learn what it does.
     """
 
     MEAN_HOLD_STEPS = 20
@@ -76,29 +76,30 @@ class PersistentPolicy:
 
 
 def hold(drawn: np.ndarray, mean_steps, rng: np.random.Generator) -> np.ndarray:
-    """Sequences of actions, each held for a random time, from one drawn for every step.
+    """Returns sequences in which each action is held for a random time.
 
     Args:
-        drawn: int (sequences, steps), the action taken up where the one before is let go.
+        drawn: int (sequences, steps), an action for every step, used where a new one begins.
         mean_steps: of holding, a number or one for each sequence, (sequences, 1).
-        rng: where the times are drawn from.
+        rng: draws the times.
     """
-    again = rng.random(drawn.shape) < 1 / mean_steps
-    again[:, 0] = True
-    # Each step takes the action of the last step at which one was taken up.
+    begins = rng.random(drawn.shape) < 1 / mean_steps
+    begins[:, 0] = True
+    # Each step takes the action of the last step at which one began.
     steps = np.arange(drawn.shape[1])
-    last_taken = np.maximum.accumulate(np.where(again, steps, 0), axis=1)
-    return np.take_along_axis(drawn, last_taken, axis=1)
+    last_begun = np.maximum.accumulate(np.where(begins, steps, 0), axis=1)
+    return np.take_along_axis(drawn, last_begun, axis=1)
 
 
 class LookaheadPolicy:
-    """Plays well without having learned: looks ahead in the emulator, and at times acts at random.
+    """Plays well without learning: it looks ahead in the emulator, and at times acts at random.
 
-    For each action it plays `NUM_ROLLOUTS` futures of `NUM_STEPS` steps from the present moment
-    under random, held actions and begins the one with the largest discounted reward (random
-    shooting, the simplest planner). Where none of them earns anything it goes on as
-    `PersistentPolicy` does, so that it gets about. With probability `epsilon` it takes a random
-    action instead, as the trained player did whose games Oh et al. 2015 (section 4) recorded.
+    For each action it plays `NUM_ROLLOUTS` futures of `NUM_STEPS` steps under random, held actions.
+    It begins the future with the largest discounted reward (random shooting, the simplest planner).
+    If all futures earn the same, it acts as `PersistentPolicy` does, so that it moves about.
+
+    With probability `epsilon` it takes a random action instead. So did the trained player whose
+    games Oh et al. 2015 (section 4) recorded.
     """
 
     NUM_ROLLOUTS = 8
@@ -127,7 +128,7 @@ class LookaheadPolicy:
 
     def action(self) -> int:
         """Returns the next action."""
-        # Drawn in every step, so that what is held goes on by itself.
+        # This is drawn at every step, so that the time of a held action runs on.
         otherwise = self._otherwise.action()
         if self._rng.random() < self._epsilon:
             return int(self._rng.integers(self._game.num_actions))
@@ -148,28 +149,39 @@ POLICIES: dict[str, type[Policy]] = {
 
 
 def policy_name(policy: str, epsilon: float | None = None) -> str:
-    """What a policy is called: lookahead, or lookahead-epsilon0_1 with another epsilon than 0.3.
+    """Returns a policy's name in data sets: lookahead, or lookahead-epsilon0_1 if epsilon is 0.1.
 
-    Without a dot, which Minari takes in no name.
+    The underscore stands for a dot, which Minari allows in no name.
+
+    Args:
+        policy: a name in `POLICIES`.
+        epsilon: of lookahead; None for its own.
 
     Raises:
-        InputError: there is no such policy, or it takes no epsilon, or that is no probability.
+        InputError: there is no such policy, it takes no epsilon, or epsilon is no probability.
     """
     if policy not in POLICIES:
-        raise InputError(f"expected policy to be one of {', '.join(POLICIES)}, received {policy!r}")
+        raise InputError(
+            f"expected policy to be one of {', '.join(POLICIES)}, received {policy!r}; choose one"
+        )
     if epsilon is None:
         return policy
     if policy != "lookahead":
-        raise InputError(f"expected an epsilon for lookahead alone, received one for {policy}")
+        raise InputError(
+            f"expected an epsilon for lookahead alone, received one for {policy}; leave it out or "
+            "choose lookahead"
+        )
     if not 0 <= epsilon <= 1:
-        raise InputError(f"expected epsilon to be between 0 and 1, received {epsilon}")
+        raise InputError(
+            f"expected epsilon to be between 0 and 1, received {epsilon}; choose a probability"
+        )
     if epsilon == LookaheadPolicy.EPSILON:
         return policy
     return f"{policy}-epsilon{epsilon}".replace(".", "_")
 
 
 def make_policy(name: str, game: AtariGame, rng: np.random.Generator) -> Policy:
-    """The policy that `policy_name` called so."""
+    """Returns the policy that `policy_name` called `name`."""
     policy, _, epsilon = name.partition("-epsilon")
     more = {"epsilon": float(epsilon.replace("_", "."))} if epsilon else {}
     return POLICIES[policy](game, rng, **more)

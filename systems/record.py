@@ -1,5 +1,7 @@
 """Records a data set: episodes of one game, played by one policy.
 
+    python -m systems.record --atari_game=freeway --policy=persistent
+
 A data set is a directory in the layout of Minari (https://minari.farama.org, HDF5 storage):
 
     <data_path>/<game>/<policy>-<num_frames>-seed<seed>-v1/data/
@@ -19,14 +21,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import importlib.metadata
 import json
-import os
-import re
-import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import h5py
@@ -34,21 +32,17 @@ import numpy as np
 from tqdm import tqdm
 
 from systems.atari import AtariGame, game_name
+from systems.dataset import FRAMES, METADATA
 from systems.episodes import ZLIB_LEVEL, Colour, Episode, play_episodes
-from systems.errors import InputError, exit_on_input_error
+from systems.errors import InputError, exit_on_input_error, probability, whole_number
+from systems.files import num_cores, refusals_explained, sync, workspace
 from systems.policies import POLICIES, LookaheadPolicy, make_policy, policy_name
 
-# The version of Minari whose layout this is; its readers refuse versions they do not know.
+# The version of Minari whose layout this is. Its readers refuse versions that they do not know.
 _MINARI_VERSION = "0.5.4"
 
-# One worker for each core; many more than eight would wait for the one process that writes.
-DEFAULT_NUM_WORKERS = min(os.cpu_count() or 1, 8)
-
-
-def directory_of_files(directory: str | Path) -> Path:
-    """Where a data set's files lie: as given, or in `data` below, Minari's own nesting."""
-    nested = Path(directory) / "data"
-    return nested if (nested / "main_data.hdf5").exists() else Path(directory)
+# One worker for each core, but many more than eight would wait for the one process that writes.
+DEFAULT_NUM_WORKERS = min(num_cores(), 8)
 
 
 def dataset_directory(
@@ -56,8 +50,7 @@ def dataset_directory(
 ) -> Path:
     """Returns where `record` puts a data set: `<data_path>/<name in Minari>/data`.
 
-    Minari finds it by that name where the environment variable MINARI_DATASETS_PATH is
-    `data_path`.
+    Minari finds it by that name if the environment variable MINARI_DATASETS_PATH is `data_path`.
     """
     return Path(data_path, _minari_name(game, policy, num_frames, seed), "data")
 
@@ -77,7 +70,7 @@ def record(
     overwrite: bool = False,
     epsilon: float | None = None,
 ) -> Path:
-    """Records a data set, or finds that it is there already.
+    """Records a data set unless it is there already.
 
     The same arguments give the same bytes, whatever the number of workers. If another process is
     recording the same data set, this one waits for it.
@@ -85,97 +78,50 @@ def record(
     Args:
         game: any name of the game that `systems.atari.game_name` knows.
         policy: who plays, a name in `systems.policies.POLICIES`.
-        num_frames: the number of steps over all episodes, at least 1; the last episode is cut to
-            fit.
-        seed: what every random choice depends on, at least 0.
+        num_frames: the number of steps of all episodes, at least 1. The last episode is cut.
+        seed: of every random choice, at least 0.
         data_path: where all data sets lie.
         num_workers: the number of processes that play, at least 1.
         progress: whether to show a progress bar on stderr.
-        overwrite: whether to record again, and replace, a data set that is there already.
+        overwrite: whether to replace a data set that is there already.
         epsilon: how often `lookahead` acts at random; None for its own 0.3.
 
     Returns:
-        The data set's directory, which is `dataset_directory` of the same arguments and what
-        `policy_name` calls the policy.
+        The data set's directory, which is that of `dataset_directory` and `policy_name`.
 
     Raises:
-        InputError: if an argument cannot be used or the data set cannot be written.
-        RuntimeError: if a worker process dies.
+        InputError: an argument cannot be used, or the data set cannot be written.
+        RuntimeError: a worker process died.
     """
-    if num_frames < 1:
-        raise InputError(f"expected num_frames to be at least 1, received {num_frames}")
-    if num_workers < 1:
-        raise InputError(f"expected num_workers to be at least 1, received {num_workers}")
-    if seed < 0:
-        raise InputError(f"expected seed to be at least 0, received {seed}")
+    for name, value, minimum in (
+        ("num_frames", num_frames, 1),
+        ("num_workers", num_workers, 1),
+        ("seed", seed, 0),
+    ):
+        if value < minimum:
+            raise InputError(f"expected {name} to be at least {minimum}, received {value}")
     policy = policy_name(policy, epsilon)
 
     directory = dataset_directory(data_path, game, policy, num_frames, seed)
-    if os.path.isdir(directory) and not overwrite:
+    if directory.is_dir() and not overwrite:
         return directory
     root = directory.parent
-    partial = root.with_name(f".partial-{root.name}")
-    with write_errors_explained(root), locked_directory(partial) as workspace:
+    with refusals_explained(root), workspace(root) as partial:
         if directory.is_dir() and not overwrite:
-            return directory  # from the process that held the lock before
+            return directory  # the process that held the lock before has made it
         _write_data_set(
-            workspace / "new" / "data", game, policy, num_frames, seed, num_workers, progress
+            partial / "new" / "data", game, policy, num_frames, seed, num_workers, progress
         )
         if overwrite and root.exists():
-            root.rename(workspace / "old")
-        (workspace / "new").rename(root)
-        _sync(root.parent)
+            root.rename(partial / "old")
+        try:
+            (partial / "new").rename(root)
+        except OSError:
+            # Without locks another process may have made it meanwhile, with the same bytes.
+            if not directory.is_dir():
+                raise
+        sync(root.parent)
     return directory
-
-
-@contextlib.contextmanager
-def write_errors_explained(root: Path, else_do: str = "choose another data path") -> Iterator[None]:
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        # HDF5 raises either, at the write or only when the file is closed, with a page of text.
-        from_hdf5 = re.search(r"error message = '(.+?)'", str(error))
-        if from_hdf5 is None and not isinstance(error, OSError):
-            raise
-        reason = from_hdf5[1] if from_hdf5 else error.strerror or error
-        raise InputError(
-            f"cannot write {root}: {reason}; nothing was kept. "
-            f"Check the disk's free space and permissions, or {else_do}"
-        ) from error
-
-
-@contextlib.contextmanager
-def locked_directory(path: Path) -> Iterator[Path]:
-    """Makes an empty directory that no other process uses, and removes it in the end.
-
-    The lock ends with the process, however that ends: what a killed process leaves behind is
-    found unlocked, and cleared, by the next.
-    """
-    while True:
-        path.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # removed by its owner just now
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"waiting for another process that is using {path}", file=sys.stderr)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            except OSError:
-                break  # a file system without locks
-            # The owner that was waited for has removed what the descriptor refers to.
-            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
-                break
-            os.close(descriptor)
-    try:
-        for leftover in path.iterdir():
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink()
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-        os.close(descriptor)
 
 
 def _write_data_set(
@@ -189,7 +135,7 @@ def _write_data_set(
 ) -> None:
     """Plays, and writes both files of a data set into `directory`, which does not exist yet."""
     directory.mkdir(parents=True)
-    data_file, metadata_file = directory / "main_data.hdf5", directory / "metadata.json"
+    data_file, metadata_file = directory / FRAMES, directory / METADATA
     emulator = AtariGame(game)
     returns: list[float] = []
     colours: list[Colour] = []
@@ -211,7 +157,7 @@ def _write_data_set(
             _write_episode(file, index, episode, emulator.screen_shape)
             returns.append(sum(episode.rewards))
             colours += episode.colours
-    # The return of an episode that was cut to fit says nothing about the policy.
+    # The return of an episode that was cut says nothing about the policy.
     complete_returns = returns if episode.terminated else returns[:-1]
     rgb, grey = _palettes(colours)
     metadata = {
@@ -242,7 +188,7 @@ def _write_data_set(
     }
     metadata_file.write_text(json.dumps(metadata) + "\n")
     for path in (data_file, metadata_file, directory, directory.parent):
-        _sync(path)
+        sync(path)
 
 
 def _write_episode(
@@ -276,21 +222,21 @@ def _palettes(
 
     The entry of an index that no frame shows is None.
     """
-    looks: dict[int, tuple[tuple[int, int, int], int]] = {}
+    known: dict[int, tuple[tuple[int, int, int], int]] = {}
     for colour in colours:
-        look = (colour.rgb, colour.grey)
-        if looks.setdefault(colour.index, look) != look:
+        values = (colour.rgb, colour.grey)
+        if known.setdefault(colour.index, values) != values:
             raise RuntimeError(
-                f"expected palette index {colour.index} to look like {looks[colour.index]} in "
-                f"every episode, received {look}"
+                f"expected palette index {colour.index} to be {known[colour.index]} in every "
+                f"episode, received {values}"
             )
-    nothing = (None, None)
-    rgb, grey = zip(*(looks.get(index, nothing) for index in range(256)), strict=True)
+    unknown = (None, None)
+    rgb, grey = zip(*(known.get(index, unknown) for index in range(256)), strict=True)
     return list(rgb), list(grey)
 
 
 def _box(shape: tuple[int, int]) -> str:
-    """Returns the space of uint8 screens as Minari writes it, limits pixel by pixel included."""
+    """Returns the space of uint8 screens as Minari writes it, with limits for each pixel."""
     low, high = np.zeros(shape, int), np.full(shape, 255)
     return json.dumps(
         {
@@ -309,17 +255,8 @@ def _discrete(num_actions: int) -> str:
     return json.dumps({"type": "Discrete", "dtype": "int64", "start": 0, "n": num_actions})
 
 
-def _sync(path: Path) -> None:
-    """Returns when a file, or a directory's list of names, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Is the command `python -m systems.record`."""
+    """Runs the command `python -m systems.record`."""
     parser = argparse.ArgumentParser(
         prog="python -m systems.record",
         description="Plays an Atari game and records frames, actions and rewards as a data set.",
@@ -331,10 +268,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help='name of the game, such as "freeway" or "space_invaders"',
     )
     parser.add_argument(
-        "--num_frames", type=int, default=30_000, help="number of steps, over all episodes"
+        "--num_frames",
+        type=whole_number(1),
+        default=30_000,
+        help="number of steps of all episodes",
     )
     parser.add_argument(
-        "--seed", type=int, default=1, help="another seed gives other actions; at least 0"
+        "--seed", type=whole_number(0), default=1, help="another seed gives other actions"
     )
     parser.add_argument("--data_path", default="data", help="directory of all data sets")
     parser.add_argument(
@@ -346,12 +286,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--epsilon",
-        type=float,
-        help=f"how often lookahead acts at random; by default {LookaheadPolicy.EPSILON}",
+        type=probability,
+        default=argparse.SUPPRESS,  # because other policies have none
+        help=f"how often lookahead acts at random (default: {LookaheadPolicy.EPSILON})",
     )
     parser.add_argument(
         "--num_workers",
-        type=int,
+        type=whole_number(1),
         default=DEFAULT_NUM_WORKERS,
         help="number of processes that play; the data do not depend on it",
     )
@@ -359,11 +300,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--overwrite", action="store_true", help="replace the data set if it is there already"
     )
     flags = parser.parse_args(arguments)
+    epsilon = getattr(flags, "epsilon", None)
     with exit_on_input_error():
-        name = policy_name(flags.policy, flags.epsilon)
-        existed = os.path.isdir(
-            dataset_directory(flags.data_path, flags.atari_game, name, flags.num_frames, flags.seed)
-        )
+        name = policy_name(flags.policy, epsilon)
+        existed = dataset_directory(
+            flags.data_path, flags.atari_game, name, flags.num_frames, flags.seed
+        ).is_dir()
         try:
             directory = record(
                 flags.atari_game,
@@ -373,7 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 flags.data_path,
                 flags.num_workers,
                 overwrite=flags.overwrite,
-                epsilon=flags.epsilon,
+                epsilon=epsilon,
             )
         except KeyboardInterrupt:
             print("interrupted; nothing was kept", file=sys.stderr)

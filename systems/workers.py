@@ -1,8 +1,8 @@
-"""Worker processes that do what the parent asks and go when it goes.
+"""Worker processes that answer their parent's requests and end when it ends.
 
 They are plain subprocesses. Threads would take turns, because ALE keeps Python's lock while it
-emulates; `multiprocessing` would import the caller's main script, and with it TensorFlow, into
-every worker, and its workers outlive a parent that is killed.
+emulates. `multiprocessing` would import the caller's main script, and with it TensorFlow, into
+every worker. Its workers also outlive a parent that is killed.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ class Worker:
     """The parent's side of a worker process.
 
     Args:
-        module: whose function `work` the process runs; it begins with `parent()`.
-        arguments: what that is given.
+        module, function: what the process runs, without arguments. It begins with `parent()`.
+        arguments: what `parent()` hands to it.
 
     Attributes:
         connection: becomes readable when `receive` has something to receive.
+        process: the worker process.
     """
 
-    def __init__(self, module: str, *arguments: str) -> None:
+    PATIENCE = 10.0  # seconds to wait for a process that should be ending
+
+    def __init__(self, module: str, function: str, *arguments: str) -> None:
         self.connection, their_end = Pipe()
         with their_end:
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-c", f"from {module} import work; work()"),
+                    *(sys.executable, "-c", f"from {module} import {function}; {function}()"),
                     *(str(their_end.fileno()), *arguments),
                 ],
                 cwd=Path(__file__).parents[1],
@@ -43,7 +46,7 @@ class Worker:
             )
 
     def send(self, message: Any) -> None:
-        """Asks for something."""
+        """Sends a request."""
         with self._death_explained():
             self.connection.send(message)
 
@@ -55,25 +58,34 @@ class Worker:
     def stop(self) -> None:
         """Ends the process, whatever it is doing."""
         self.connection.close()
-        self._process.kill()
-        self._process.wait()
+        self.process.kill()
+        # A process that hangs inside the system cannot be killed. It is left to the system.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(self.PATIENCE)
 
     @contextlib.contextmanager
     def _death_explained(self) -> Iterator[None]:
         try:
             yield
         except (EOFError, OSError):
-            code = self._process.wait()
-            cause = f"signal {-code}" if code < 0 else f"exit code {code}, its error is above"
+            try:
+                code = self.process.wait(self.PATIENCE)
+                cause = f"signal {-code}" if code < 0 else f"exit code {code}, its error is above"
+            except subprocess.TimeoutExpired:
+                self.stop()
+                cause = "it closed its pipe and went on"
             raise RuntimeError(
-                f"a process that was playing episodes ended early ({cause}); "
-                "if it was killed for want of memory, use fewer workers"
+                f"a process that was playing episodes ended early ({cause}). "
+                "If it was killed for want of memory, use fewer workers."
             ) from None
 
 
 @contextlib.contextmanager
 def parent() -> Iterator[tuple[Connection, list[str]]]:
-    """The worker's side: the connection to the parent, until that goes away, and the arguments."""
+    """The worker's side: the connection to the parent, and the arguments of `Worker`.
+
+    The block ends without an error when the parent goes away.
+    """
     file_descriptor, *arguments = sys.argv[1:]
     # EOFError and ConnectionError: the parent has what it needs, or was killed.
     with Connection(int(file_descriptor)) as them, contextlib.suppress(EOFError, ConnectionError):
@@ -81,25 +93,29 @@ def parent() -> Iterator[tuple[Connection, list[str]]]:
 
 
 def require_parent(connection: Connection) -> None:
-    """Raises what `parent` expects if the parent has gone; for between long steps of an answer."""
-    if connection.poll():  # nothing is sent before the answer
+    """Raises EOFError if the parent has gone. Long answers call it now and then."""
+    if connection.poll():  # the parent sends nothing before it has the answer
         connection.recv()
 
 
-def answers(num_workers: int, jobs: list, module: str, *arguments: str) -> Iterator[tuple]:
-    """Each job and what a worker answers when it is sent that, as they come; begun in order.
+def answers(
+    num_workers: int, jobs: list, module: str, function: str, *arguments: str
+) -> Iterator[tuple]:
+    """Yields each job with its answer, in the order of the answers. Jobs begin in their own order.
 
     Args:
         num_workers: how many processes there are at most.
-        jobs: what they are sent.
-        module, arguments: as `Worker` takes them.
+        jobs: what is sent, each to one worker.
+        module, function, arguments: as `Worker` takes them.
 
     Raises:
-        RuntimeError: if a worker ends before its work does.
+        RuntimeError: a worker ended before its work did.
     """
     waiting = list(reversed(jobs))
-    workers = [Worker(module, *arguments) for _ in range(min(num_workers, len(jobs)))]
+    workers: list[Worker] = []
     try:
+        for _ in range(min(num_workers, len(jobs))):
+            workers.append(Worker(module, function, *arguments))
         busy = {}
         while waiting or busy:
             for worker in workers:

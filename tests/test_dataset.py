@@ -1,24 +1,19 @@
-"""Windows worked by hand, on small data sets written here in Minari's layout."""
+"""Data sets are read as they were written, and refused with a clear error if they are damaged."""
 
-import errno
-import gc
 import json
 import os
 import pickle
-import types
-import weakref
+import shutil
 
 import h5py
 import numpy as np
 import pytest
 
-from model.predictor import FramePredictor
+from systems.atari import AtariGame
+from systems.controlled import main
+from systems.dataset import Dataset, find_dataset, palette
 from systems.errors import InputError
-from utils.dataset import Dataset, Windows, find_dataset, held_out
-from utils.frame_cache import FrameCache
-from utils.progress import Progress, fit
-
-from . import tiny  # noqa: F401 - makes the preset "tiny" known
+from systems.record import record
 
 SHAPE = (210, 160, 3)
 
@@ -48,132 +43,6 @@ def write(directory, lengths, *, rgb=False, size=(210, 160), rewards=None, **met
 @pytest.fixture
 def dataset(tmp_path):
     return Dataset(write(tmp_path / "data", [5, 2, 4]))
-
-
-def test_windows_of_four_frames_by_hand(dataset):
-    """Episodes of 6, 3 and 5 frames hold 3, 0 and 2 windows of 4 frames."""
-    windows = Windows(dataset, SHAPE, length=4, batch_size=5, seed=0)
-    batch = windows[0]
-    assert [windows.window(n) for n in range(5)] == [(0, 0), (0, 1), (0, 2), (2, 0), (2, 1)]
-    assert sorted(windows.numbers(0)) == [0, 1, 2, 3, 4]
-    firsts = sorted(batch["frames"][:, 0, 0, 0])
-    assert firsts == [0, 1, 2, 20, 21]
-    # Frames, actions and terminations of a window belong together.
-    np.testing.assert_array_equal(
-        batch["frames"][:, :, 0, 0] - batch["frames"][:, :1, 0, 0], np.tile(np.arange(4), (5, 1))
-    )
-    np.testing.assert_array_equal(batch["actions"], batch["frames"][:, :-1, 0, 0] % 10)
-    ends = batch["frames"][:, -1, 0, 0]
-    np.testing.assert_array_equal(batch["terminations"][:, -1], (ends == 5) | (ends == 24))
-    assert not batch["terminations"][:, :-1].any()
-    assert batch["frames"].dtype == np.uint8
-    assert batch["actions"].dtype == np.int32
-
-
-def test_order_is_a_function_of_seed_and_batch_number(dataset):
-    def numbers(seed, first, count):
-        windows = Windows(dataset, SHAPE, 4, 2, seed, first_batch=first)
-        return [windows.numbers(first + i) for i in range(count)]
-
-    assert numbers(0, 0, 20)[7:] == numbers(0, 7, 13)
-    assert numbers(0, 0, 20) != numbers(1, 0, 20)
-    # Each pass shows every window once, and in an order of its own.
-    flat = [number for batch in numbers(0, 0, 10) for number in batch]
-    passes = [flat[i : i + 5] for i in range(0, 20, 5)]
-    assert all(sorted(one) == [0, 1, 2, 3, 4] for one in passes)
-    assert len({tuple(one) for one in passes}) > 1
-
-
-def test_first_batch_shifts_what_is_yielded(dataset):
-    whole = Windows(dataset, SHAPE, 4, 2, 0)
-    resumed = Windows(dataset, SHAPE, 4, 2, 0, first_batch=3)
-    np.testing.assert_array_equal(whole[5]["frames"], resumed[2]["frames"])
-
-
-def test_frames_drawn_from_a_longer_horizon(tmp_path):
-    dataset = Dataset(write(tmp_path / "data", [40]))
-    whole = Windows(dataset, SHAPE, 12, 4, 0)
-    drawn = Windows(dataset, SHAPE, 12, 4, 0, predictions=3, horizon=10)
-    seen = set()
-    for n in range(12):
-        batch, all_of_it = drawn[n], whole[n]
-        assert batch["frames"].shape[:2] == (4, 5)
-        assert batch["steps"].dtype == np.int32
-        assert (np.diff(batch["steps"]) > 0).all()
-        firsts = batch["frames"][:, 0, 0, 0]
-        np.testing.assert_array_equal(batch["frames"][:, 1, 0, 0] - firsts, 1)
-        shown = batch["frames"][:, 2:, 0, 0] - firsts[:, None]
-        np.testing.assert_array_equal(shown, 2 + batch["steps"])
-        for key in ("actions", "rewards", "terminations"):
-            np.testing.assert_array_equal(batch[key], all_of_it[key])
-        seen |= set(batch["steps"].flat)
-    assert seen == set(range(10))
-    held = held_out(dataset, SHAPE, 12, 4, predictions=3, horizon=10)
-    assert held["frames"].shape[1] == 5
-    again = Windows(dataset, SHAPE, 12, 4, 0, predictions=3, horizon=10, first_batch=7)
-    np.testing.assert_array_equal(again[2]["steps"], drawn[9]["steps"])
-    halves = [
-        Windows(
-            dataset, SHAPE, 12, 4, 0, predictions=3, horizon=10, process=process, num_processes=2
-        )[1]["frames"]
-        for process in range(2)
-    ]
-    np.testing.assert_array_equal(np.concatenate(halves), drawn[1]["frames"])
-
-
-def test_earlier_frames_are_drawn_more_often(tmp_path):
-    """One of three frames: with 1, 1/2 and 1/3 to one another."""
-    dataset = Dataset(write(tmp_path / "data", [40]))
-    windows = Windows(dataset, SHAPE, 5, 500, 0, predictions=1, horizon=3)
-    counts = np.bincount(np.concatenate([windows[n]["steps"] for n in range(6)]).ravel())
-    np.testing.assert_allclose(counts / 3000, np.array([6, 3, 2]) / 11, atol=0.03)
-
-
-def test_half_of_the_windows_tell_of_a_reward_or_an_end(tmp_path):
-    rewards = [[0] * 40]
-    rewards[0][20] = 1
-    dataset = Dataset(write(tmp_path / "data", [40], rewards=rewards))
-    windows = Windows(dataset, SHAPE, 6, 8, 0, reward_steps=2)
-    for n in range(10):
-        batch = windows[n]
-        rewarded = (batch["rewards"][:, -2:] != 0).any(axis=1)
-        assert (rewarded | batch["terminations"][:, -1])[4:].all()
-    # Windows 16 and 17 alone have reward 20 as their fourth or fifth: 41 - 5 = 36 windows in all.
-    assert {number for n in range(10) for number in windows.numbers(n)[4:]} == {16, 17, 35}
-
-
-def test_of_a_longer_horizon_the_reward_comes_early_and_the_end_is_always_drawn(tmp_path):
-    rewards = [[0] * 40]
-    rewards[0][20] = 1
-    dataset = Dataset(write(tmp_path / "data", [40], rewards=rewards))
-    windows = Windows(dataset, SHAPE, 14, 8, 0, predictions=2, horizon=10, reward_steps=3)
-    ends = 0
-    for n in range(30):
-        batch, numbers = windows[n], windows.numbers(n)
-        # Frame 4 of a window is the first to be predicted, and reward 20 leads to frame 21.
-        assert set(numbers[4:]) <= {15, 16, 17, 27}
-        ended = [number == 27 for number in numbers]  # the last of 41 - 13 windows
-        assert (batch["steps"][ended, -1] == 9).all()
-        ends += sum(ended)
-    assert ends
-
-
-@pytest.mark.parametrize("rewards", [[[1] * 40], [[0] * 40]])
-def test_an_eighth_of_them_end_an_episode(tmp_path, rewards):
-    dataset = Dataset(write(tmp_path / "data", [40], rewards=rewards))
-    windows = Windows(dataset, SHAPE, 6, 8, 0, reward_steps=2)
-    # 36 windows, one of which ends the episode, and that one six times more.
-    numbers = [number for n in range(42) for number in windows.numbers(n)[4:]]
-    np.testing.assert_array_equal(np.bincount(numbers), [4] * 35 + [28])
-
-
-def test_data_with_neither_rewards_nor_ends_is_sampled_evenly(tmp_path):
-    directory = write(tmp_path / "data", [5, 2, 4])
-    with h5py.File(directory / "main_data.hdf5", "a") as file:
-        for episode in file.values():
-            episode["terminations"][:] = False
-    windows = Windows(Dataset(directory), SHAPE, 4, 10, 0, reward_steps=2)
-    assert sorted(windows.numbers(0)[:5]) == sorted(windows.numbers(0)[5:]) == [0, 1, 2, 3, 4]
 
 
 def test_palette_frames_are_looked_up_in_colour_by_the_model_and_in_grey_here(dataset):
@@ -216,34 +85,12 @@ def test_a_colour_never_seen_takes_its_neighbours(tmp_path):
     np.testing.assert_array_equal(palette[[0, 4, 5, 7, 200]][:, 0], [1, 1, 1, 7, 7])
 
 
-def test_windows_that_were_trained_on_take_no_room_any_more(dataset):
-    predictor = FramePredictor("tiny", "compression", 18, warmup=3)
-    predictor.compile("sgd")
-    windows = Windows(dataset, (12, 12, 1), 4, 2, 0, num_batches=3)
-    numbers = weakref.ref(windows._pools[0][0])
-    with Progress("", 3, shown=False) as progress:
-        fit(predictor, windows, progress)
-    gc.collect()
-    assert numbers() is None
-
-
-def test_held_out_windows_are_fixed_and_as_many_as_there_are(dataset):
-    batch = held_out(dataset, SHAPE, 4, 100)
-    assert len(batch["frames"]) == 5
-    np.testing.assert_array_equal(batch["frames"], held_out(dataset, SHAPE, 4, 100)["frames"])
-
-
 def test_a_dataset_travels_to_another_process(dataset):
     dataset.read(0, 0, 2, SHAPE)
     again = pickle.loads(pickle.dumps(dataset))
     np.testing.assert_array_equal(
         again.read(0, 0, 2, SHAPE)["frames"], dataset.read(0, 0, 2, SHAPE)["frames"]
     )
-
-
-def test_windows_longer_than_any_episode_are_refused(dataset):
-    with pytest.raises(InputError, match="at least 7 frames.*longest has 6"):
-        Windows(dataset, SHAPE, 7, 1, 0)
 
 
 def test_another_games_data_set_is_refused(tmp_path):
@@ -278,7 +125,7 @@ def test_games_named_by_minaris_own_metadata(tmp_path):
 
 @pytest.mark.parametrize("rgb", [False, True])
 @pytest.mark.parametrize("shape", [(84, 84, 1), (210, 160, 3)])
-def test_kept_frames_are_those_that_are_made(tmp_path, shape, rgb):
+def test_kept_frames_are_those_that_are_made(tmp_path, monkeypatch, shape, rgb):
     directory = write(tmp_path / "data", [5, 2, 4], rgb=rgb)
     noise = np.random.default_rng(0).integers(0, 256, (210, 160), dtype=np.uint8)
     bits = np.random.default_rng(1).integers(0, 256, (5, 210, 20), dtype=np.uint8)
@@ -299,41 +146,187 @@ def test_kept_frames_are_those_that_are_made(tmp_path, shape, rgb):
         np.testing.assert_array_equal(
             kept.read_controlled(2, frames, shape), plain.read_controlled(2, frames, shape)
         )
-    # Once all have been asked for, the data set's files are not looked into any more.
-    (directory / "main_data.hdf5").unlink()
-    kept.__dict__.pop("_file").close()
+
+    # Once all have been asked for, the data set's files are not read any more.
+    def fail(*_):
+        raise AssertionError("the file was read once more")
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", fail)
     np.testing.assert_array_equal(kept.read(2, 0, 5, shape)["frames"], expected["frames"])
-    assert os.listdir(directory).count("metadata.json") == len(os.listdir(directory)) - 1
+    assert len(os.listdir(directory)) == 3  # none of the cache
 
 
-def test_frames_that_find_no_room_are_made_each_time(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    made = []
-
-    def make(numbers):
-        made.extend(numbers)
-        return np.repeat(numbers, 6).reshape(-1, 2, 3).astype(np.uint8)
-
-    free = [100]
-
-    def disk(_):
-        return types.SimpleNamespace(f_bavail=free[0], f_frsize=20)
-
-    monkeypatch.setattr(os, "fstatvfs", disk)
-    cache = FrameCache(tmp_path, 10, (2, 3))
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", full)
-        cache.read(np.array([4]), make)
-    assert cache.read(np.array([4]), make)[:, 1, 2].tolist() == [4]
-    free[0] = 49  # others have taken more than half of it
-    assert cache.read(np.array([4, 7]), make)[:, 1, 2].tolist() == [4, 7]
-    assert cache.read(np.array([7, 4, 2]), make)[:, 0, 0].tolist() == [7, 4, 2]
-    assert made == [4, 4, 7, 7, 2]
+@pytest.mark.parametrize("game", ["ms_pacman", "air_raid"])
+def test_frames_of_a_data_set_are_those_of_the_live_game(tmp_path, game):
+    """In both presets, and of a game with 250 rows, whose frames are resized in both."""
+    dataset = Dataset(record(game, "persistent", 120, 1, tmp_path, progress=False))
+    live, actions = AtariGame(game), dataset.actions[0]
+    colours = dataset.palette()
+    for shape in ((84, 84, 1), SHAPE):
+        frames = dataset.read(0, 0, len(actions) + 1, shape)["frames"]
+        if frames.ndim == 3:  # palette indices, whose colours the model looks up
+            frames = colours[frames]
+        assert frames.shape == (len(actions) + 1, *shape)
+        live.reset()
+        np.testing.assert_array_equal(frames[0], live.observation(shape))
+        for t, action in enumerate(actions, 1):
+            live.step(int(action))
+            np.testing.assert_array_equal(frames[t], live.observation(shape))
 
 
-def test_kept_frames_lie_elsewhere_where_a_data_set_cannot_be_written_to(tmp_path):
-    cache = FrameCache(tmp_path / "none", 2, (1,))
-    for _ in range(2):
-        assert cache.read(np.array([1]), lambda _: np.full((1, 1), 7, np.uint8)).tolist() == [[7]]
+def with_palette(directory, **colours):
+    """A data set whose palette has some entries alone, such as i4=[1, 2, 3]."""
+    entries = [None] * 256
+    for name, colour in colours.items():
+        entries[int(name[1:])] = colour
+    return Dataset(change(write(directory, [5]), palette=entries))
+
+
+def change(directory, **entries):
+    """Changes entries of metadata.json; those that are None are removed."""
+    path = directory / "metadata.json"
+    metadata = {**json.loads(path.read_text()), **entries}
+    path.write_text(json.dumps({k: v for k, v in metadata.items() if v is not None}))
+    return directory
+
+
+def test_a_palette_has_the_colours_of_all_data_sets(tmp_path):
+    training = with_palette(tmp_path / "a", i4=[1, 2, 3], i8=[7, 7, 7])
+    test = with_palette(tmp_path / "b", i6=[9, 8, 7], i8=[7, 7, 7])
+    merged = palette([training, test])
+    assert merged.shape == (256, 3) and merged.dtype == np.uint8
+    assert merged[[4, 6, 8]].tolist() == [[1, 2, 3], [9, 8, 7], [7, 7, 7]]
+    # The training set alone would have given index 6 the colour of index 4.
+    assert training.palette()[6].tolist() == [1, 2, 3]
+    rgb = Dataset(write(tmp_path / "rgb", [5], rgb=True))
+    np.testing.assert_array_equal(palette([rgb, training, test]), merged)
+    assert palette([rgb]) is None
+
+
+def test_one_index_with_two_colours_is_refused(tmp_path):
+    one = with_palette(tmp_path / "a", i4=[1, 2, 3])
+    other = with_palette(tmp_path / "b", i4=[1, 2, 4])
+    message = r"index 4 to be \[1, 2, 3\] in .*/b as .*received \[1, 2, 4\].* of one game"
+    with pytest.raises(InputError, match=message):
+        palette([one, other])
+
+
+def test_the_fingerprint_covers_actions_and_frames(tmp_path):
+    directory = write(tmp_path / "data", [5, 2])
+    before = Dataset(directory).fingerprint
+    assert Dataset(shutil.copytree(directory, tmp_path / "elsewhere")).fingerprint == before
+    seen = {before}
+    for key, place in (
+        ("actions", 0),
+        ("observations", (3, 7, 7)),
+        ("rewards", 1),
+        ("terminations", 0),
+    ):
+        copy = shutil.copytree(directory, tmp_path / key)
+        with h5py.File(copy / "main_data.hdf5", "a") as file:
+            values = file["episode_0"][key]
+            values[place] = not values[place] if key == "terminations" else values[place] + 1
+        seen.add(Dataset(copy).fingerprint)
+    seen.add(Dataset(change(directory, seed=7)).fingerprint)
+    assert len(seen) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", r"should hold a JSON object, but holds \[\]"),
+        ("7", "should hold a JSON object, but holds 7"),
+        ("{", "Expecting property name"),
+        ("", "Expecting value"),
+    ],
+)
+def test_metadata_that_is_no_object_is_exit_code_2(tmp_path, capsys, text, message):
+    directory = write(tmp_path / "data", [5])
+    (directory / "metadata.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        Dataset(directory)
+    with pytest.raises(SystemExit) as end:
+        main([str(directory)])
+    assert end.value.code == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: expected a data set in Minari's layout")
+    assert "python -m systems.record" in errors and "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"game": 7}, "game in metadata.json should be a name, but is 7"),
+        ({"action_meanings": "UP"}, 'a list of names, but is "UP"'),
+        ({"action_meanings": [1, 2]}, r"a list of names, but is \[1, 2\]"),
+        ({"action_meanings": []}, "a list of names"),
+        ({"frame_skip": "4"}, "frame_skip .* whole number"),
+        ({"frame_skip": 0}, "frame_skip .* at least 1, but is 0"),
+        ({"max_episode_frames": 1.5}, "max_episode_frames"),
+        ({"repeat_action_probability": "no"}, "a number from 0 to 1"),
+        ({"palette": [[0, 0, 0]]}, "256 entries"),
+        ({"palette": [[0, 0, 256]] * 256}, "from 0 to 255"),
+        ({"palette": [[0, 0]] * 256}, "three numbers"),
+        ({"grey_palette": [""] * 256}, "256 entries"),
+        ({"palette": False}, "palette in metadata.json"),
+        ({"palette": None}, "palette is missing"),
+        ({"grey_palette": None}, "grey_palette is missing"),
+        ({"action_meanings": None}, "action_space in metadata.json has no 'n'"),
+        ({"action_meanings": None, "action_space": "Discrete(6)"}, "Expecting value"),
+        ({"action_meanings": None, "action_space": [6]}, "has no 'n'"),
+        ({"game": None, "env_spec": '{"name": "Pong"}'}, "env_spec in metadata.json has no 'id'"),
+    ],
+)
+def test_metadata_of_wrong_types_is_refused(tmp_path, entries, message):
+    directory = change(write(tmp_path / "data", [5]), **entries)
+    with pytest.raises(InputError, match=message) as caught:
+        Dataset(directory)
+    assert str(directory) in str(caught.value)
+
+
+def test_a_palette_of_no_colours_is_refused(tmp_path):
+    with pytest.raises(InputError, match="palette in metadata.json should be 256 entries"):
+        with_palette(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda file: file.create_group("extra"), "extra is no episode's name"),
+        (lambda file: file.clear(), "it has no episode"),
+        (lambda file: file["episode_0"].pop("rewards"), "rewards.* is missing"),
+        (lambda file: replace(file, "rewards", np.zeros(4)), "should have 5 rewards.*shape"),
+        (lambda file: replace(file, "actions", np.zeros((5, 2), int)), "should have 5 actions"),
+        (lambda file: replace(file, "actions", 3), "reading it failed"),
+        (lambda file: replace(file, "terminations", ["no"] * 4), "reading it failed"),
+        (lambda file: replace(file, "observations", np.zeros(6, np.uint8)), "uint8 .frames"),
+        (lambda file: replace(file, "observations", np.zeros((6, 9, 9))), "but are float64"),
+        (lambda file: replace(file, "observations", np.uint8(1)), "reading it failed"),
+        (
+            lambda file: replace(file, "observations", np.zeros((6, 9, 9), np.uint8)),
+            "frames of several shapes",
+        ),
+    ],
+)
+def test_episodes_of_another_layout_are_refused(tmp_path, damage, message):
+    directory = write(tmp_path / "data", [5, 2])
+    with h5py.File(directory / "main_data.hdf5", "a") as file:
+        damage(file)
+    with pytest.raises(InputError, match=message) as caught:
+        Dataset(directory)
+    assert "Minari's layout" in str(caught.value)
+
+
+def replace(file, key, values):
+    del file["episode_0"][key]
+    file["episode_0"][key] = values
+
+
+@pytest.mark.parametrize("bits", [None, np.zeros((3, 210, 20), np.uint8), np.zeros(6, np.uint8)])
+def test_controlled_pixels_of_other_frames_are_refused(tmp_path, bits):
+    directory = write(tmp_path / "data", [5])
+    with h5py.File(directory / "controlled.hdf5", "w") as file:
+        if bits is not None:
+            file["episode_0"] = bits
+    with pytest.raises(InputError, match=r"Remove the file .* python -m systems\.controlled"):
+        Dataset(directory).read_controlled(0, [4, 5], SHAPE)

@@ -1,16 +1,23 @@
 """Errors worked by hand, with a predictor whose predictions are known."""
 
+import json
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from benchmarks.results import summary
-from evaluate import _labels
+from systems.controlled_futures import controlled_pixels
+from systems.dataset import Dataset
+from systems.files import write_json
 from systems.record import record
-from utils.controlled import controlled_pixels
-from utils.dataset import Dataset
-from utils.evaluation import average_precision, evaluate, reward_lines, table, thorough_table
+from systems.windows import WindowSpec, sample
+from utils.watching.evaluation import evaluate, reward_lines, roll_out, table, thorough_table
+from utils.watching.measure import stored_windows
+from utils.watching.metrics import average_precision
+from utils.watching.plot import labels
+
+from .test_start import start
 
 
 class Oracle:
@@ -27,7 +34,7 @@ class Oracle:
         numbers = np.asarray(batch["frames"]).reshape(size, -1)[:, 0]
         frames = np.stack([self.frames[self.numbers.index(n)] for n in numbers])[:, warmup:]
         reward = np.tile([0.0, 0.0, 1.0], (*frames.shape[:2], 1))
-        # Misled by others' actions: by the first predicted one.
+        # Its error grows with the first predicted step's action.
         wrong = batch["actions"][:, warmup - 1].reshape(-1, 1, 1, 1, 1)
         return {
             "frames": frames.astype(np.float32) + 3 + wrong,
@@ -76,17 +83,17 @@ def test_errors_by_horizon_beside_the_baselines():
             "psnr": pytest.approx(38.588, abs=1e-3),
         }
     # One of 60 predicted steps earns: of a certain "+1" everywhere, a sixtieth is right.
-    told = results["reward"]
-    assert told["average_precision"] == {"-1": None, "1": pytest.approx(1 / 60)}
+    reward = results["reward"]
+    assert reward["average_precision"] == {"-1": None, "1": pytest.approx(1 / 60)}
     # It was earned by the second predicted step.
-    assert told["average_precision_within"]["1"] == {"-1": None, "1": None}
-    assert told["positive_rate"]["1"] == pytest.approx(1 / 60)
-    assert told["calibration"]["1"] == [
+    assert reward["average_precision_within"]["1"] == {"-1": None, "1": None}
+    assert reward["positive_rate"]["1"] == pytest.approx(1 / 60)
+    assert reward["calibration"]["1"] == [
         {"probability": 1.0, "rate": pytest.approx(1 / 60), "count": 60}
     ]
     # Predicted are 1 and 3 points after 1 and 3 steps; earned is one, by one window of twenty.
-    assert told["cumulative_error"] == {"1": 1.0, "3": pytest.approx(3 - 1 / 20)}
-    assert told["cumulative_error_zero"] == {"1": 0.0, "3": pytest.approx(1 / 20)}
+    assert reward["cumulative_error"] == {"1": 1.0, "3": pytest.approx(3 - 1 / 20)}
+    assert reward["cumulative_error_zero"] == {"1": 0.0, "3": pytest.approx(1 / 20)}
     assert results["termination"] == {"average_precision": None, "positive_rate": 0.0}
     assert "0.011" in table(results)
     assert reward_lines(results).splitlines() == [
@@ -95,7 +102,7 @@ def test_errors_by_horizon_beside_the_baselines():
     ]
 
 
-def test_what_others_actions_and_controlled_pixels_do_to_the_error():
+def test_the_errors_under_shuffled_actions_and_at_controlled_pixels():
     frames = np.zeros((3, 4, 2, 2, 1), np.uint8)
     frames[:, :, 0, 0, 0] = np.arange(3)[:, None]
     actions = np.zeros((3, 3), np.int32)
@@ -119,7 +126,7 @@ def test_what_others_actions_and_controlled_pixels_do_to_the_error():
     assert "mse_controlled" in thorough_table(unknown)
 
 
-def test_intervals_heed_that_neighbours_share_frames():
+def test_intervals_take_into_account_that_neighbours_share_frames():
     # Two windows of each of 8 places: the errors are 9, or 49 where the own action is 4.
     frames = np.zeros((16, 4, 2, 2, 1), np.uint8)
     frames[:, :, 0, 0, 0] = np.arange(16)[:, None]
@@ -141,7 +148,7 @@ def test_intervals_heed_that_neighbours_share_frames():
     assert interval([(0, i % 4) for i in range(16)]) == {}
 
 
-def test_draws_without_any_of_the_pixels_say_nothing_of_their_error():
+def test_bootstrap_samples_without_controlled_pixels_are_left_out():
     frames = np.zeros((3, 4, 2, 2, 1), np.uint8)
     frames[:, :, 0, 0, 0] = np.arange(3)[:, None]
     controlled = np.zeros((3, 1, 2, 2), bool)
@@ -184,7 +191,7 @@ def test_the_player_of_freeway_controls_the_chickens_columns_alone(tmp_path, sha
     assert found[:, 1].any(axis=(1, 2)).all()
 
 
-def test_data_that_cannot_be_played_again_controls_nothing_known(tmp_path):
+def test_controlled_pixels_are_unknown_for_data_that_cannot_be_replayed(tmp_path):
     dataset = Dataset(record("freeway", "persistent", 100, 1, tmp_path, progress=False))
     dataset.metadata["repeat_action_probability"] = 0.25
     assert controlled_pixels(dataset, [(0, 3)], 10, [1], (84, 84, 1)) is None
@@ -209,35 +216,92 @@ def test_average_precision_by_hand():
     assert average_precision(np.zeros(3, bool), np.ones(3)) is None
 
 
-def test_the_documents_summary_has_a_row_for_each_checkpoint():
-    errors = {
-        "mse": 5.0,
-        "mse_repeat_last": 20.0,
-        "mse_controlled": 3.0,
-        "mse_controlled_repeat_last": 30.0,
-        "mse_controlled_shuffled_actions": 4.0,
-    }
-    within = {"5": {"-1": None, "1": 0.5}}
-    result = {
-        "checkpoint": "somewhere/paper_seq_1",
-        "horizons": {"1": errors, "5": errors | {"mse_controlled": None}},
-        "reward": {"average_precision_within": within},
-    }
-    whole = result | {"horizons": {"5": errors}, "checkpoint": "somewhere/paper_seq_3"}
-    rows = summary({"freeway_paper": [result, whole]}).splitlines()[2:]
-    assert rows == [
-        "| freeway_paper: paper_seq_1 | 0.250 | 0.250 | - | - | - | - | - | +1: 0.50 |",
-        "| freeway_paper: paper_seq_3 | - | 0.250 | - | - | - | 0.100 | 0.750 | +1: 0.50 |",
-    ]
-
-
 def test_checkpoints_in_a_plot_are_told_apart_by_the_shortest_ends_of_their_paths():
-    def labels(*checkpoints):
-        return _labels([{"checkpoint": checkpoint} for checkpoint in checkpoints])
-
-    assert labels("a/paper_seq_1") == ["paper_seq_1"]
-    assert labels("a/paper_seq_1", "a/compress_seq_1") == ["paper_seq_1", "compress_seq_1"]
-    assert labels("a/tiny/paper_seq_1", "b/tiny/paper_seq_1") == [
+    assert labels(["a/paper_seq_1"]) == ["paper_seq_1"]
+    assert labels(["a/paper_seq_1", "a/compress_seq_1"]) == ["paper_seq_1", "compress_seq_1"]
+    assert labels(["a/tiny/paper_seq_1", "b/tiny/paper_seq_1"]) == [
         "a/tiny/paper_seq_1",
         "b/tiny/paper_seq_1",
     ]
+
+
+class Constant:
+    """Predicts frames of one value."""
+
+    def __init__(self, shape, value=0.0):
+        self.shape, self.value = shape, value
+        self.predictor = SimpleNamespace(network=SimpleNamespace(mean_frame=np.zeros(shape)))
+        self.sizes = []  # of the batches
+
+    def predict_on_batch(self, batch):
+        size, warmup = batch["frames"].shape[:2]
+        steps = batch["actions"].shape[1] - warmup + 1
+        self.sizes.append(size)
+        frames = np.zeros((size, steps, *self.shape), np.float32)
+        if self.value:
+            frames[:] = self.value
+        return {
+            "frames": frames,
+            "reward": np.full((size, steps, 3), self.value, np.float32),
+            "termination": np.full((size, steps), self.value, np.float32),
+        }
+
+
+def test_stored_windows_are_those_that_are_read_at_once(tmp_path):
+    dataset = Dataset(record("freeway", "persistent", 60, 1, tmp_path, progress=False))
+    windows = sample(dataset, (84, 84, 1), WindowSpec(10, 5), 20)
+    stored, read = stored_windows(windows), windows.batch(0)
+    for key in ("actions", "rewards", "terminations"):
+        np.testing.assert_array_equal(stored[key], read[key])
+        assert stored[key].dtype == read[key].dtype
+    np.testing.assert_array_equal(stored["frames"][4:7], read["frames"][4:7])
+    options = {"starts": [(0, i) for i in range(20)], "thorough": True}
+    model = Constant((84, 84, 1), 90.0)
+    assert (
+        evaluate(model, stored, 10, (1, 5), **options)[0]
+        == evaluate(model, read, 10, (1, 5), **options)[0]
+    )
+    parts = [part for part, _ in roll_out(model, stored, 10)]
+    assert parts == [slice(0, 16), slice(16, 20)]
+
+
+@pytest.mark.slow
+def test_frames_are_read_in_the_batches_that_are_rolled_out(tmp_path):
+    """Of 256 windows of 110 full frames, the frames alone are 950 MB."""
+    dataset = Dataset(record("freeway", "persistent", 400, 1, tmp_path, progress=False))
+    windows = sample(dataset, (210, 160, 3), WindowSpec(10, 100), 256)
+    model = Constant((210, 160, 3))
+    tracemalloc.start()
+    try:
+        results, _ = evaluate(
+            model, stored_windows(windows), 10, (1, 100), dataset.palette(), thorough=True
+        )
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert results["num_windows"] == 256
+    assert set(model.sizes) == {1}
+    assert peak < 400e6
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_a_model_that_has_diverged_is_reported_without_nan(tmp_path):
+    frames = np.zeros((2, 4, 2, 2, 1), np.uint8)
+    for value in (np.nan, np.inf):
+        results, _ = evaluate(Constant((2, 2, 1), value), windows_of(frames), 2, (1, 2))
+        assert results["horizons"]["1"]["psnr"] is None
+        write_json(tmp_path / "results.json", results)
+
+        def refuse(constant):
+            raise AssertionError(f"JSON has no {constant}")
+
+        text = (tmp_path / "results.json").read_text()
+        written = json.loads(text, parse_constant=refuse)
+        assert written["horizons"]["1"]["mse"] is None
+        assert table(written).splitlines()[1].split()[:2] == ["1", "-"]
+
+
+def test_help_shows_defaults():
+    shown = " ".join(start("evaluate.py", "--help").stdout.split())
+    for default in ("1,3,5,10,30,50,100", "256", "0"):
+        assert f"(default: {default})" in shown

@@ -1,13 +1,16 @@
 """The network's parts: sizes, golden values, and the fused LSTM against the plain formulation."""
 
+import h5py
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from model.networks import PRESETS, ActionGatedLSTM, Network
+from model.core import ActionGatedLSTM
+from model.networks import Network
+from model.presets import PRESETS
 
-from .tiny import gradients  # which also makes the preset "tiny" known
+from .tiny import gradients  # importing it registers the preset "tiny"
 
 USERS_PRESETS = ("lstm_84x84x1", "lstm_210x160x3")
 
@@ -25,7 +28,7 @@ def test_number_of_parameters(networks, name, parameters):
 
 
 @pytest.mark.parametrize("name", USERS_PRESETS)
-def test_frames_in_and_frames_out_have_the_presets_shape(networks, name):
+def test_encoded_and_decoded_shapes_are_the_presets(networks, name):
     network, shape = networks[name], PRESETS[name].frame_shape
     encodings, recent = network.encode(np.zeros((2, 3, *shape), np.float32))
     assert encodings.shape == (2, 3, 2048)
@@ -33,11 +36,47 @@ def test_frames_in_and_frames_out_have_the_presets_shape(networks, name):
     assert network.decode(encodings).shape == (2, 3, *shape)
 
 
-def test_no_two_kernels_start_alike():
+def test_no_two_kernels_have_the_same_initial_values():
     kernels = [w for w in Network("tiny", num_actions=3).weights if "kernel" in w.path]
     for i, one in enumerate(kernels):
         for other in kernels[:i]:
             assert one.shape != other.shape or np.abs(one - other).max() > 0, one.path
+
+
+# Names and shapes in a weight file of the preset "tiny" with three actions, as all checkpoints have
+# them.
+WEIGHT_FILE = {
+    "convolutions/conv2d": [(4, 4, 2, 4), (4,)],
+    "convolutions/conv2d_1": [(3, 3, 4, 8), (8,)],
+    "core": [(32, 32), (32,), (3, 32), (32,), (32, 128), (32, 128), (128,)],
+    "decoder/convs/conv2d_transpose": [(3, 3, 8, 8), (8,)],
+    "decoder/convs/conv2d_transpose_1": [(4, 4, 1, 8), (1,)],
+    "decoder/dense": [(32, 288), (288,)],
+    "encoder/layers/dense": [(288, 32), (32,)],
+    "layers/dense": [(32, 1), (1,)],  # the termination head
+    "layers/reward_head/conv": [(3, 3, 8, 32), (32,)],
+    "layers/reward_head/dense": [(32, 288), (288,)],
+    "layers/reward_head/verdict": [(1, 1, 32, 4), (4,)],
+    "": [(12, 12, 1), ()],  # mean frame and pixel scale
+}
+
+
+def test_weight_files_have_the_names_of_old_checkpoints(tmp_path):
+    Network("tiny", num_actions=3).save_weights(tmp_path / "network.weights.h5")
+    shapes = {}
+    with h5py.File(tmp_path / "network.weights.h5") as file:
+
+        def add(name, item):
+            if isinstance(item, h5py.Dataset):
+                shapes[name] = item.shape
+
+        file.visititems(add)
+    expected = {
+        f"{layer}/vars/{i}".lstrip("/"): shape
+        for layer, of_layer in WEIGHT_FILE.items()
+        for i, shape in enumerate(of_layer)
+    }
+    assert shapes == expected
 
 
 ZERO = np.zeros((1, 1), np.float32)
@@ -69,7 +108,7 @@ def test_core_golden_values_from_constant_weights():
 
 
 def plain_core(core, inputs, actions, h, c):
-    """The same, step by step, with gradients by the backend alone."""
+    """The core's equations step by step, with the backend's own gradients."""
     outputs, cells = [], []
     for t in range(actions.shape[1]):
         y = inputs[:, t] if t < inputs.shape[1] else h
@@ -85,14 +124,14 @@ def plain_core(core, inputs, actions, h, c):
     return ops.stack(outputs, 1), ops.stack(cells, 1)
 
 
-@pytest.mark.parametrize("known, time", [(1, 1), (4, 4), (1, 5), (3, 6)])
-def test_core_equals_the_plain_formulation_in_outputs_and_gradients(known, time):
+@pytest.mark.parametrize("given, time", [(1, 1), (4, 4), (1, 5), (3, 6)])
+def test_core_equals_the_plain_formulation_in_outputs_and_gradients(given, time):
     keras.utils.set_random_seed(1)
     rng = np.random.default_rng(0)
     core = ActionGatedLSTM(num_actions=3, units=5)
     core.build((None, None, 5))
     core.action_bias.assign(rng.normal(1, 0.3, 5))
-    inputs = ops.convert_to_tensor(rng.normal(size=(2, known, 5)).astype("float32"))
+    inputs = ops.convert_to_tensor(rng.normal(size=(2, given, 5)).astype("float32"))
     h, c = (ops.convert_to_tensor(rng.normal(size=(2, 5)).astype("float32")) for _ in range(2))
     actions = rng.integers(0, 3, (2, time))
     weigh = rng.normal(size=(2, 2, time, 5)).astype("float32")

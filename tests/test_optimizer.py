@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from utils.optimizer import (
+from utils.training.optimizer import (
     MOMENTUM,
     RANK,
     TYPICAL_DEVIATION,

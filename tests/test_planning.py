@@ -1,9 +1,10 @@
 """Planning by looking ahead, in simulators made by hand, in the emulator and in a model."""
 
-import argparse
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,14 +13,27 @@ import pytest
 import plan
 from model.predictor import FramePredictor, RollOut
 from systems.atari import AtariGame
-from systems.compressed_simulator import CompressedSimulator
+from systems.dataset import Dataset
 from systems.errors import InputError
-from systems.planning import METHODS, EmulatorSimulator, Planner, Play
+from systems.planning import METHODS, EmulatorSimulator, Planner, Play, play_side_by_side
+from systems.record import record
 from systems.workers import Worker
-from utils import checkpoints
+from utils.acting import comparison
+from utils.acting.comparison import (
+    SIMULATORS,
+    ComparisonSettings,
+    compare_simulators,
+    share_kept,
+)
+from utils.acting.simulator import CompressedSimulator
+from utils.checkpoint import Checkpoint
 
-from . import tiny  # noqa: F401 - makes the preset "tiny" known
+from . import tiny  # noqa: F401 - registers the preset "tiny"
+from .checkpoints import write_checkpoint
 
+pytestmark = pytest.mark.slow
+
+MS_PACMAN = AtariGame("ms_pacman").action_meanings
 SHAPE = (12, 12, 1)
 
 
@@ -43,31 +57,31 @@ def planner(method, num_actions=3, horizon=12, num_rollouts=120, games=20):
 def test_a_plan_is_the_best_of_what_was_tried(method):
     wanted = [1] * 6 + [2] * 6
     simulator = Target(wanted)
-    found = planner(method).plan(simulator)
-    assert found.shape == (20, 12)
+    plans = planner(method).plan(simulator)
+    assert plans.shape == (20, 12)
     assert simulator.tried == 120
-    assert np.mean(found == wanted) > (0.97 if method == "cem" else 0.8)
+    assert np.mean(plans == wanted) > (0.97 if method == "cem" else 0.8)
 
 
-def test_what_earns_nothing_is_no_elite():
-    """A road of 35 steps ahead and back: 40 steps reach its end just so, and most earn nothing."""
+def test_sequences_without_reward_are_no_elite():
+    """A road of 35 steps: few sequences of 40 steps reach its end, and the others earn nothing."""
 
     class Road:
         def values(self, actions, discount):
             steps = (actions == 1).astype(int) - (actions == 2)
             return (steps.cumsum(axis=2) >= 35).any(axis=2).astype(float)
 
-    found = {}
+    returns = {}
     for method in METHODS:
         plans = planner(method, num_actions=9, horizon=40, num_rollouts=128, games=400).plan(Road())
-        found[method] = Road().values(plans[:, None], 1).mean()
-    # Where the first of equals were taken for an elite, cem found it in 0.69 of the games.
-    assert found["cem"] > 0.78 and found["shooting"] > 0.78
+        returns[method] = Road().values(plans[:, None], 1).mean()
+    # cem reached it in 0.69 of the games while the first of equals were an elite.
+    assert returns["cem"] > 0.78 and returns["shooting"] > 0.78
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("num_rollouts", [2, 3, 5])
-def test_something_beside_the_plan_before_is_tried_however_few_they_are(method, num_rollouts):
+def test_even_few_sequences_hold_another_one_than_the_plan_before(method, num_rollouts):
     class Few(Target):
         def values(self, actions, discount):
             assert actions.shape[1] >= 2
@@ -88,7 +102,7 @@ def test_a_game_is_planned_side_by_side_as_it_is_alone(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_rest_of_a_plan_is_gone_on_with_where_nothing_earns_more(method):
+def test_the_rest_of_a_plan_is_kept_if_no_sequence_is_better(method):
     class Nothing:
         def values(self, actions, discount):
             return np.zeros(actions.shape[:2])
@@ -99,7 +113,7 @@ def test_the_rest_of_a_plan_is_gone_on_with_where_nothing_earns_more(method):
         np.testing.assert_array_equal(ours.plan(Nothing())[:, : 12 - t], first[:, t:])
 
 
-def test_the_emulator_tells_discounted_signs_and_stays_where_it_is():
+def test_the_emulator_returns_discounted_signs_and_stays_where_it_is():
     game = AtariGame("ms_pacman")
     for _ in range(80):  # the game's own music
         game.step(0)
@@ -116,7 +130,6 @@ def test_the_emulator_tells_discounted_signs_and_stays_where_it_is():
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """Untrained weights, with rewards large enough to see, as a reward stage leaves them."""
-    directory = tmp_path_factory.mktemp("checkpoint")
     keras.utils.set_random_seed(0)
     predictor = FramePredictor("tiny", "compression", 9)
     predictor.network.adapt(np.full(SHAPE, 90.0), 40.0)
@@ -124,22 +137,14 @@ def checkpoint(tmp_path_factory):
     heads = predictor.network.reward_head.weights + predictor.network.termination_head.weights
     for weight in [*predictor.network.core.weights, *heads]:
         weight.assign(np.asarray(weight) + rng.normal(size=weight.shape) * 0.5)
-    checkpoints.save_weights(predictor.network, directory)
-    config = {
-        "model": "tiny",
-        "variant": "compression",
-        "game": "ms_pacman",
-        "stage": "compress_seq_5_reward",
-        "action_meanings": list(AtariGame("ms_pacman").action_meanings),
-        "warmup": 10,
-        "training": {"reward_weight": 0.02},
-    }
-    (directory / "config.json").write_text(json.dumps(config))
-    return directory
+    directory = tmp_path_factory.mktemp("checkpoint")
+    return write_checkpoint(
+        directory, predictor=predictor, game="ms_pacman", action_meanings=MS_PACMAN
+    )
 
 
 def test_the_model_kept_in_step_frame_by_frame_values_as_a_roll_out_does(checkpoint):
-    predictor = checkpoints.load_predictor(checkpoint)
+    predictor = Checkpoint(checkpoint).predictor()
     simulator = CompressedSimulator(predictor)
     rng = np.random.default_rng(1)
     # Two games; what is checked is the first.
@@ -152,108 +157,161 @@ def test_the_model_kept_in_step_frame_by_frame_values_as_a_roll_out_does(checkpo
     futures = rng.integers(0, 9, (5, 6))
     values = simulator.values(np.stack([futures, futures[::-1]]), 0.9)[0]
     actions = np.concatenate([np.tile(seen, (5, 1)), futures], axis=1).astype(np.int32)
-    told = RollOut(predictor).predict_on_batch(
+    predictions = RollOut(predictor).predict_on_batch(
         {"frames": np.tile(frames, (5, 1, 1, 1, 1)), "actions": actions}
     )
     for i in range(5):
-        value, going_on = 0.0, 1.0
+        value, survival = 0.0, 1.0
         for t in range(6):
-            value += 0.9**t * going_on * (told["reward"][i, t, 2] - told["reward"][i, t, 0])
-            going_on *= 1 - told["termination"][i, t]
+            reward = predictions["reward"][i, t]
+            value += 0.9**t * survival * (reward[2] - reward[0])
+            survival *= 1 - predictions["termination"][i, t]
         assert values[i] == pytest.approx(value, abs=1e-4)
     assert np.ptp(values) > 0.01
     imagined = simulator.frames(futures[0])
-    np.testing.assert_allclose(imagined, told["frames"][0], atol=0.01)
+    np.testing.assert_allclose(imagined, predictions["frames"][0], atol=0.01)
 
 
-def arguments(checkpoint, **others):
-    return argparse.Namespace(
-        **{
-            "checkpoint": checkpoint,
-            "simulator": None,
-            "method": "cem",
-            "horizon": 8,
-            "num_rollouts": 24,
-            "episodes": 2,
-            "max_steps": 120,
-            "seed": 0,
-            "output": None,
-            "video": None,
-            **others,
-        }
-    )
+def compare(checkpoint, **changes):
+    settings = {
+        "simulators": ("compressed",),
+        "method": "cem",
+        "horizon": 8,
+        "num_rollouts": 12,
+        "episodes": 2,
+        "max_steps": 120,
+        "seed": 0,
+    }
+    compare_simulators(ComparisonSettings(checkpoint, **{**settings, **changes}))
 
 
 def test_three_simulators_compared(checkpoint, tmp_path, capsys):
     output, film = tmp_path / "results.json", tmp_path / "play.gif"
-    simulators = ["compressed", "emulator", "none"]
-    plan.compare(arguments(checkpoint, simulator=simulators, output=output, video=str(film)))
+    compare(checkpoint, simulators=SIMULATORS, output=output, video=film)
     assert "share kept" in capsys.readouterr().out
     results = json.loads(output.read_text())
     assert film.read_bytes()[:4] == b"GIF8"
-    found = results["simulators"]
-    assert found["emulator"]["mean_return"] > found["none"]["mean_return"]
-    for name in simulators:
-        assert len(found[name]["returns"]) == 2
-        low, high = found[name]["interval"]
-        assert low <= found[name]["mean_return"] <= high
-        assert found[name]["steps"] == [120, 120]
-        assert found[name]["decisions_per_second"] > 0
+    by_simulator = results["simulators"]
+    assert by_simulator["emulator"]["mean_return"] > by_simulator["none"]["mean_return"]
+    for name in SIMULATORS:
+        assert len(by_simulator[name]["returns"]) == 2
+        low, high = by_simulator[name]["interval"]
+        assert low <= by_simulator[name]["mean_return"] <= high
+        assert by_simulator[name]["steps"] == [120, 120]
+        assert by_simulator[name]["decisions_per_second"] > 0
     again = tmp_path / "again.json"
-    plan.compare(arguments(checkpoint, simulator=simulators, output=again, episodes=1))
-    for name in simulators:
+    compare(checkpoint, simulators=SIMULATORS, output=again, episodes=1)
+    for name in SIMULATORS:
         same = json.loads(again.read_text())["simulators"][name]
-        assert same["returns"] == found[name]["returns"][:1]
+        assert same["returns"] == by_simulator[name]["returns"][:1]
 
 
-def test_those_who_play_by_themselves_need_no_keras():
+def test_the_command_line_offers_what_there_is(monkeypatch, tmp_path):
+    for choices in (SIMULATORS, METHODS):
+        assert f"{{{','.join(choices)}}}" in plan.parser().format_help()
+    received = []
+    monkeypatch.setattr(comparison, "compare_simulators", received.append)
+    command = ["plan.py", "--checkpoint=there", "--simulator=none", "--simulator=none"]
+    monkeypatch.setattr(sys, "argv", [*command, "--seed=3", f"--output={tmp_path / 'x.json'}"])
+    plan.main()
+    assert received == [
+        ComparisonSettings(
+            Path("there"), ("none",), "cem", 20, 128, 10, 1000, 3, tmp_path / "x.json", None
+        )
+    ]
+
+
+@pytest.mark.parametrize(("method", "asked", "tried"), [("cem", 128, 126), ("shooting", 128, 128)])
+def test_the_sequences_that_are_tried_are_recorded(
+    checkpoint, tmp_path, monkeypatch, method, asked, tried
+):
+    simulator = Target([1] * 12)
+    planner(method, num_rollouts=asked).plan(simulator)
+    assert simulator.tried == tried
+    output = tmp_path / "results.json"
+    few = {"simulators": ("none",), "episodes": 1, "max_steps": 3, "output": output}
+    compare(checkpoint, method=method, num_rollouts=asked, **few)
+    assert json.loads(output.read_text())["num_rollouts"] == tried
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux has it")
+def test_no_more_processes_play_than_this_one_may_use_cores(checkpoint, monkeypatch):
+    received = []
+
+    def play_in_processes(play, num_episodes, simulator, num_workers):
+        received.append(num_workers)
+        return played(play, num_episodes, simulator, 1)
+
+    played = comparison.play_in_processes
+    monkeypatch.setattr(comparison, "play_in_processes", play_in_processes)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    compare(checkpoint, simulators=("none",), episodes=1, max_steps=3)
+    assert received == [3]
+
+
+def test_planning_does_not_play_the_actions_of_a_recording_of_that_seed(tmp_path):
+    class Note:
+        def __init__(self):
+            self.actions = []
+
+        def watch(self, game, actions):
+            self.actions.append(actions[0])
+
+    for seed in (0, 1):
+        data = record("freeway", "persistent", 120, seed, tmp_path, progress=False)
+        recorded = Dataset(data).actions[0]
+        note = Note()
+        play_side_by_side(Play("freeway", 4, 10, "cem", 8, 24, 100, seed), [0], None, watcher=note)
+        assert len(note.actions) == 100
+        # Nine actions of the warm-up come before.
+        assert note.actions != recorded[9:109].tolist()
+
+
+def test_worker_processes_import_no_keras():
     ask = "import sys, systems.planning; print('keras' in sys.modules)"
-    told = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
-    assert told.stdout == "False\n"
+    answer = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert answer.stdout == "False\n"
 
 
 def test_a_worker_whose_parent_has_gone_ends_in_the_middle_of_its_episode():
-    worker = Worker("systems.planning")
+    worker = Worker("systems.planning", "serve_planned_episodes")
     play = Play("ms_pacman", 4, 10, "cem", 20, 128, 10_000, 0)  # for hours
     worker.send((play, "emulator", 0))
     worker.connection.close()
     try:
-        assert worker._process.wait(timeout=60) == 0
+        assert worker.process.wait(timeout=60) == 0
     finally:
         worker.stop()
 
 
 def test_share_kept_by_hand():
-    kept = plan.share_kept([6, 6, 6], [10, 10], [2, 2, 2])
+    kept = share_kept([6, 6, 6], [10, 10], [2, 2, 2])
     assert kept["share"] == pytest.approx(0.5)
     assert kept["interval"] == pytest.approx([0.5, 0.5])
-    assert plan.share_kept([5], [1], [3]) is None
+    assert share_kept([5], [1], [3]) is None
 
 
 def test_one_episode_has_no_interval(checkpoint, tmp_path):
     output = tmp_path / "results.json"
-    few = {"simulator": ["none"], "episodes": 1, "max_steps": 3, "output": output}
-    plan.compare(arguments(checkpoint, **few))
+    compare(checkpoint, simulators=("none",), episodes=1, max_steps=3, output=output)
     assert json.loads(output.read_text())["simulators"]["none"]["interval"] is None
-    assert plan.share_kept([6], [10], [2]) == {"share": 0.5, "interval": None}
+    assert share_kept([6], [10], [2]) == {"share": 0.5, "interval": None}
 
 
 def test_the_share_of_a_gain_that_may_be_nothing_has_no_interval():
-    kept = plan.share_kept([2, 2, 2, 2, 2, 3], [2, 0, 0, 2, 2, 2], [1, 2, 1, 0, 0, 1])
+    kept = share_kept([2, 2, 2, 2, 2, 3], [2, 0, 0, 2, 2, 2], [1, 2, 1, 0, 0, 1])
     assert kept["share"] == pytest.approx(8 / 3)
     assert kept["interval"] is None
 
 
-def test_what_cannot_be_planned_with_is_said(checkpoint, tmp_path):
-    with pytest.raises(InputError, match="shows what that saw"):
-        plan.compare(arguments(checkpoint, simulator=["none"], video=str(tmp_path / "play.gif")))
-    config = json.loads((checkpoint / "config.json").read_text())
-    config["training"]["reward_weight"] = 0.0
-    (tmp_path / "config.json").write_text(json.dumps(config))
+def test_what_cannot_be_planned_with_is_refused(checkpoint, tmp_path):
+    with pytest.raises(InputError, match="what that simulator imagines"):
+        compare(checkpoint, simulators=("none",), video=tmp_path / "play.gif")
+    game = {"game": "ms_pacman", "action_meanings": MS_PACMAN}
+    unrewarded = write_checkpoint(tmp_path / "seq_5", reward_weight=0.0, **game)
     with pytest.raises(InputError, match="a stage that predicts rewards"):
-        plan.compare(arguments(tmp_path))
-    config["training"]["reward_weight"] = 0.02
-    config["action_meanings"][1:3] = config["action_meanings"][2:0:-1]
-    (tmp_path / "config.json").write_text(json.dumps(config))
+        compare(unrewarded)
+    game["action_meanings"] = (MS_PACMAN[0], *MS_PACMAN[2:0:-1], *MS_PACMAN[3:])
     with pytest.raises(InputError, match="actions of ms_pacman"):
-        plan.compare(arguments(tmp_path))
+        compare(write_checkpoint(tmp_path / "other", **game))

@@ -29,40 +29,44 @@ import play
 from model.predictor import FramePredictor
 from systems.atari import AtariGame
 from systems.errors import InputError
-from systems.twin_game import Imaginer, TwinGame, action_of_keys
-from utils import checkpoints, server
+from systems.policies import PersistentPolicy
+from utils.acting import server, twin_game
+from utils.acting.session import Keyboard
+from utils.acting.twin_game import TwinGame, WorldModel, action_of_keys
+from utils.checkpoint import Checkpoint, check_alike
 
-from . import tiny  # noqa: F401 - makes the preset "tiny" known
+from . import tiny  # noqa: F401 - registers the preset "tiny"
+from .checkpoints import write_checkpoint
 from .interrupts import heed_interrupts
 
-SHAPE = (12, 12, 1)
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
 MS_PACMAN = AtariGame("ms_pacman").action_meanings
 
 
-def make_checkpoint(directory, variant, model="tiny", game="ms_pacman"):
+def make_checkpoint(directory, variant="compression", game="ms_pacman", diverged=False, **changes):
+    """A checkpoint with untrained weights, for a game's own actions."""
+    meanings = AtariGame(game).action_meanings
     keras.utils.set_random_seed(0)
-    meanings = list(AtariGame(game).action_meanings)
-    predictor = FramePredictor(model, variant, len(meanings))
+    predictor = FramePredictor(changes.get("model", "tiny"), variant, len(meanings))
     predictor.network.adapt(np.full(predictor.preset.frame_shape, 90.0), 40.0)
-    directory.mkdir()
-    checkpoints.save_weights(predictor.network, directory)
-    config = {
-        "model": model,
-        "variant": variant,
-        "game": game,
-        "stage": "test",
-        "action_meanings": meanings,
-        "warmup": 10,
-        "training": {"reward_weight": 0.02},
-    }
-    (directory / "config.json").write_text(json.dumps(config))
-    return directory
+    if diverged:
+        for head in (predictor.network.reward_head, predictor.network.termination_head):
+            for weight in head.weights:
+                weight.assign(np.full(weight.shape, np.nan))
+    changes = {"action_meanings": meanings, "game": game, "variant": variant, **changes}
+    return write_checkpoint(directory, predictor=predictor, **changes)
+
+
+def world_model(directory):
+    return WorldModel(Checkpoint(directory))
 
 
 @pytest.fixture(scope="module")
-def imaginers(tmp_path_factory):
+def models(tmp_path_factory):
     path = tmp_path_factory.mktemp("checkpoints")
-    return [Imaginer(make_checkpoint(path / v, v)) for v in ("compression", "paper")]
+    return [world_model(make_checkpoint(path / v, v)) for v in ("compression", "paper")]
 
 
 @pytest.mark.parametrize(
@@ -84,17 +88,31 @@ def test_keys_become_the_nearest_action(keys, meanings, expected):
     assert meanings[action_of_keys(set(keys), meanings)] == expected
 
 
-def test_twins_start_alike_and_the_real_one_is_the_emulators(imaginers):
-    twin = TwinGame(imaginers, seed=3)
+def test_a_tapped_key_counts_once_and_beats_its_opposite():
+    keyboard = Keyboard()
+    keyboard.hold({"RIGHT"})
+    assert keyboard.take() == {"RIGHT"}
+    keyboard.hold({"RIGHT", "LEFT"})
+    keyboard.hold({"RIGHT"})
+    assert keyboard.take() == {"LEFT"}
+    assert keyboard.take() == {"RIGHT"}
+    keyboard.hold({"UP", "RIGHT"})
+    assert keyboard.take() == {"UP", "RIGHT"}
+    keyboard.hold(set())
+    assert keyboard.take() == set()
+
+
+def test_twins_start_alike_and_the_real_one_is_the_emulators(models):
+    twin = TwinGame(models, seed=3)
     assert twin.error == 0 and twin.steps == 0
-    other = TwinGame(imaginers, seed=3)
+    other = TwinGame(models, seed=3)
     for action in [1, 2, 3, 4, 4, 4]:
         twin.step(action)
         other.step(action)
     np.testing.assert_array_equal(twin.real, other.real)
     np.testing.assert_array_equal(twin.imagined, other.imagined)
     assert twin.steps == 6 and twin.error > 0
-    assert twin.predicted == other.predicted != 0
+    assert twin.total_predicted_reward == other.total_predicted_reward != 0
     twin.resynchronise()
     assert twin.error == twin.error_repeat_last == 0 and twin.steps == 0
     np.testing.assert_array_equal(twin.real, other.real)
@@ -109,21 +127,17 @@ def test_twins_start_alike_and_the_real_one_is_the_emulators(imaginers):
     np.testing.assert_array_equal(twin.real, other.real)
 
 
-def test_what_is_not_learned_is_not_told_and_other_games_actions_are_refused(
+def test_unlearned_rewards_are_not_shown_and_other_games_actions_are_refused(
     tmp_path, monkeypatch, capsys
 ):
-    path = make_checkpoint(tmp_path / "seq_5", "compression")
-    config = json.loads((path / "config.json").read_text())
-    config["training"]["reward_weight"] = 0.0
-    config["action_meanings"] = [str(number) for number in range(len(MS_PACMAN))]
-    (path / "config.json").write_text(json.dumps(config))
-    twin = TwinGame([Imaginer(path)])
-    assert not twin.tells_rewards
-    assert twin.meanings == MS_PACMAN  # data without names is of the game's own actions
-    config["action_meanings"] = list(MS_PACMAN[::-1])
-    (path / "config.json").write_text(json.dumps(config))
+    numbers = tuple(str(number) for number in range(len(MS_PACMAN)))
+    path = make_checkpoint(tmp_path / "seq_5", reward_weight=0.0, action_meanings=numbers)
+    twin = TwinGame([world_model(path)])
+    assert not twin.predicts_rewards
+    assert twin.action_meanings == MS_PACMAN  # data without names is of the game's own actions
+    make_checkpoint(path, action_meanings=MS_PACMAN[::-1])
     with pytest.raises(InputError, match="actions of ms_pacman"):
-        TwinGame([Imaginer(path)])
+        TwinGame([world_model(path)])
     # The script says so before anybody connects.
     monkeypatch.setattr(sys, "argv", ["play.py", f"--checkpoint={path}", "--port=0"])
     with pytest.raises(SystemExit) as error:
@@ -132,50 +146,151 @@ def test_what_is_not_learned_is_not_told_and_other_games_actions_are_refused(
     assert "actions of ms_pacman" in capsys.readouterr().err
 
 
-def test_a_game_that_is_over_stands_still(imaginers):
-    twin = TwinGame(imaginers, seed=0)
+def test_a_game_that_is_over_stands_still(models):
+    twin = TwinGame(models, seed=0)
     while not twin.over:
-        twin._game.step(2)
+        twin.emulator.step(2)
     steps = twin.steps
     twin.step(0)
     assert twin.steps == steps
     twin.restart()
-    assert not twin.over and twin.earned == 0
+    assert not twin.over and twin.total_reward == 0
 
 
 def test_a_game_that_is_short_is_begun_before_its_end(tmp_path):
     # Played at random, 20 of 25 first drawn starts are after the end of this one.
-    game = make_checkpoint(tmp_path / "short", "compression", game="laser_gates")
-    twins = [TwinGame([Imaginer(game)], seed) for seed in range(5)]
+    model = world_model(make_checkpoint(tmp_path / "short", game="laser_gates"))
+    twins = [TwinGame([model], seed) for seed in range(5)]
     assert not any(twin.over for twin in twins)
 
 
 def test_the_real_game_is_played_as_the_models_data_was(tmp_path):
-    directory = make_checkpoint(tmp_path / "every_frame", "compression")
-    assert TwinGame([Imaginer(directory)])._game.frame_skip == 4
-    config = json.loads((directory / "config.json").read_text())
-    (directory / "config.json").write_text(json.dumps({**config, "frame_skip": 1}))
-    assert TwinGame([Imaginer(directory)])._game.frame_skip == 1
+    for frame_skip in (4, 1):
+        path = make_checkpoint(tmp_path / str(frame_skip), frame_skip=frame_skip)
+        assert TwinGame([world_model(path)]).emulator.frame_skip == frame_skip
 
 
-def test_checkpoints_of_two_games_are_refused(imaginers, tmp_path):
-    freeway = Imaginer(make_checkpoint(tmp_path / "freeway", "paper", game="freeway"))
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_a_twin_game_does_not_start_as_a_recording_does(models, monkeypatch, seed):
+    drawn = []
+
+    class Noted(PersistentPolicy):
+        def action(self):
+            drawn.append(super().action())
+            return drawn[-1]
+
+    monkeypatch.setattr(twin_game, "PersistentPolicy", Noted)
+    game = TwinGame(models, seed).emulator
+    for entropy in (seed, [seed, 0]):  # NumPy makes one generator of both
+        rng = np.random.default_rng(entropy)
+        rng.integers(10, twin_game.LATEST_START)  # the start's step is drawn first
+        policy = PersistentPolicy(game, rng)
+        assert [policy.action() for _ in drawn] != drawn
+
+
+def test_checkpoints_of_two_games_are_refused(models, tmp_path):
+    freeway = Checkpoint(make_checkpoint(tmp_path / "freeway", "paper", game="freeway"))
     with pytest.raises(InputError, match="the same game, received ms_pacman and freeway"):
-        checkpoints.check_alike([imaginers[0].config, freeway.config])
+        check_alike([models[0].checkpoint, freeway])
+
+
+def run_script(script, *flags):
+    """Runs a script; its result, and the slow packages that it imported."""
+    command = (
+        "import json, runpy, sys\n"
+        f"sys.argv = {[script, *map(str, flags)]}\n"
+        "try:\n"
+        f"    runpy.run_path({script!r}, run_name='__main__')\n"
+        "finally:\n"
+        "    slow = ('numpy', 'keras', 'tensorflow')\n"
+        "    print(json.dumps([name for name in slow if name in sys.modules]))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True
+    )
+    return result, json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("script", ["play.py", "plan.py"])
+def test_the_command_line_is_read_before_numpy_is_imported(script):
+    result, imported = run_script(script, "--help")
+    assert result.returncode == 0 and "--checkpoint" in result.stdout and not imported
+    result, imported = run_script(script, "--checkpoint=there", "--mistyped")
+    assert result.returncode == 2 and "--mistyped" in result.stderr and not imported
+
+
+@pytest.mark.parametrize("script", ["play.py", "plan.py"])
+def test_a_wrong_path_is_an_error_before_keras_is_imported(script, tmp_path):
+    result, imported = run_script(script, f"--checkpoint={tmp_path}")
+    assert result.returncode == 2 and "directory of a trained stage" in result.stderr
+    assert imported == ["numpy"]
+
+
+@pytest.mark.parametrize("fps", ["60.5", "1e9", "1e308", "inf", "nan", "0", "-1", "fast"])
+def test_a_speed_that_nobody_can_play_at_is_refused(fps, capsys):
+    with pytest.raises(SystemExit) as error:
+        play.parser().parse_args(["--checkpoint=.", f"--fps={fps}"])
+    assert error.value.code == 2
+    assert "argument --fps: expected a number" in capsys.readouterr().err
+    assert play.parser().parse_args(["--checkpoint=.", "--fps=60"]).fps == 60
+
+
+RECORDING = """
+import sys
+from pathlib import Path
+
+import cv2
+
+from systems.atari import AtariGame
+from utils.acting.recorder import RECORDED_SECONDS, Recorder, write_recording
+
+def megabytes(name):  # in memory: VmRSS now, VmHWM at most so far
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(name + ":")[1].split()[0]) / 1024
+
+game, shape, fps = AtariGame("ms_pacman", frame_skip=1), (210, 160, 3), 60
+recorder = Recorder(shape, fps)
+recorder.append(game.observation(shape), game.observation(shape), "")
+before = megabytes("VmRSS")
+for step in range(fps * RECORDED_SECONDS):
+    game.step(step // 20 % game.num_actions)
+    real = game.observation(shape)
+    recorder.append(real, cv2.GaussianBlur(real, (5, 5), 1.5), f"step {step}")
+    if game.terminated:
+        game.reset()
+kept = megabytes("VmRSS")
+assert len(recorder.steps()) == fps * RECORDED_SECONDS
+# Fewer, because encoding takes a fifth of a second a frame. Once all of them were in memory, at
+# 4 MB each.
+write_recording(recorder.steps()[-45:], shape, Path(sys.argv[1]), "ms_pacman", fps)
+print(kept - before, megabytes("VmHWM") - kept)
+"""
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="measures memory by Linux' /proc"
+)
+def test_a_recording_takes_little_memory(tmp_path):
+    command = [sys.executable, "-c", RECORDING, str(tmp_path)]
+    measured = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    kept, more_while_saving = map(float, measured.stdout.split())
+    assert kept < 60  # once 363 MB
+    assert more_while_saving < 200
+    assert {path.suffix for path in tmp_path.iterdir()} == {".mp4", ".gif"}
 
 
 @contextlib.contextmanager
-def serving(imaginers, recordings, fps=30.0):
+def serving(models, recordings, fps=30.0):
     """The address of a server in a thread of its own."""
-    ready, found = threading.Event(), {}
+    ready, running = threading.Event(), {}
 
     async def run():
-        def started(address):
-            found["address"] = address
+        def on_ready(address):
+            running["address"] = address
             ready.set()
 
-        found["loop"], found["task"] = asyncio.get_running_loop(), asyncio.current_task()
-        await server._serve(imaginers, server.listen(0), fps, recordings, started)
+        running["loop"], running["task"] = asyncio.get_running_loop(), asyncio.current_task()
+        await server.serve(models, server.listen(0), fps, recordings, on_ready)
 
     def target():
         with contextlib.suppress(asyncio.CancelledError):
@@ -185,9 +300,9 @@ def serving(imaginers, recordings, fps=30.0):
     thread.start()
     assert ready.wait(30)
     try:
-        yield found["address"]
+        yield running["address"]
     finally:
-        found["loop"].call_soon_threadsafe(found["task"].cancel)
+        running["loop"].call_soon_threadsafe(running["task"].cancel)
         thread.join(30)
         assert not thread.is_alive()
 
@@ -198,9 +313,18 @@ def recordings(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address(imaginers, recordings):
-    with serving(imaginers, recordings) as address:
+def address(models, recordings):
+    with serving(models, recordings) as address:
         yield address
+
+
+def parse(text):
+    """JSON as browsers read it: they know no NaN."""
+
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
 
 
 class Client:
@@ -212,20 +336,20 @@ class Client:
     async def receive(self, kind):
         """The next message of a kind."""
         while True:
-            message = await self.socket.receive(timeout=30)
-            if message.type == aiohttp.WSMsgType.BINARY:
-                length = int.from_bytes(message.data[:4], "big")
-                found = json.loads(message.data[4 : 4 + length])
-                screens = np.frombuffer(message.data[4 + length :], np.uint8)
-                found["imagined"], found["real"] = screens.reshape(2, *self.shape)
-            elif message.type == aiohttp.WSMsgType.TEXT:
-                found = json.loads(message.data)
+            received = await self.socket.receive(timeout=30)
+            if received.type == aiohttp.WSMsgType.BINARY:
+                length = int.from_bytes(received.data[:4], "big")
+                message = parse(received.data[4 : 4 + length])
+                screens = np.frombuffer(received.data[4 + length :], np.uint8)
+                message["imagined"], message["real"] = screens.reshape(2, *self.shape)
+            elif received.type == aiohttp.WSMsgType.TEXT:
+                message = parse(received.data)
             else:
-                raise ConnectionError(f"{message.type}: {message.data}")
-            if found["type"] == "hello":
-                self.shape = found["shape"]
-            if found["type"] == kind:
-                return found
+                raise ConnectionError(f"{received.type}: {received.data}")
+            if message["type"] == "hello":
+                self.shape = message["shape"]
+            if message["type"] == kind:
+                return message
 
     async def ask(self, **message):
         await self.socket.send_json(message)
@@ -279,8 +403,49 @@ def test_a_game_over_the_socket(address, recordings):
     asyncio.run(play())
 
 
+def test_a_key_tapped_between_two_steps_counts_in_the_next(models, tmp_path):
+    async def play(address):
+        async with clients(address) as (client,):
+            await client.receive("hello")
+            for _ in range(2):
+                await client.receive("frame")
+            # The next step is half a second away.
+            await client.ask(type="keys", keys=["LEFT"])
+            await client.ask(type="keys", keys=[])
+            actions = [(await client.receive("frame"))["action"] for _ in range(3)]
+        assert actions.count("LEFT") == 1 and actions[-1] == "NOOP"
+
+    with serving(models, tmp_path, fps=2.0) as address:
+        asyncio.run(play(address))
+
+
+def test_what_a_diverged_model_predicts_is_sent_as_json(tmp_path):
+    model = world_model(make_checkpoint(tmp_path / "diverged", diverged=True))
+
+    async def play(address):
+        async with clients(address) as (client,):
+            while (frame := await client.receive("frame"))["step"] < 2:
+                pass
+            for name in ("predicted_reward", "total_predicted_reward", "termination"):
+                assert frame[name] is None
+
+    with serving([model], tmp_path / "recordings") as address:
+        asyncio.run(play(address))
+
+
+def test_the_socket_does_not_compress_for_this_machine(address):
+    async def connect():
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(f"{address}/socket", compress=15) as socket,
+        ):
+            return socket.compress
+
+    assert asyncio.run(connect()) == 0
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a directory without files")
-def test_a_save_that_fails_is_said(imaginers):
+def test_a_save_that_fails_is_reported(models):
     async def play(address):
         async with clients(address) as (client,):
             while (await client.receive("frame"))["step"] < 2:
@@ -289,7 +454,7 @@ def test_a_save_that_fails_is_said(imaginers):
             assert "could not save" in (await client.receive("error"))["message"]
 
     for nowhere in ("/proc/self", "/dev/null/recordings"):  # nothing can be written into, nor made
-        with serving(imaginers, Path(nowhere)) as address:
+        with serving(models, Path(nowhere)) as address:
             asyncio.run(play(address))
 
 
@@ -370,7 +535,7 @@ def test_a_client_that_never_reads_stalls_nobody(address):
 def test_clients_that_vanish_in_the_middle_leave_no_game_behind(address):
     async def play():
         host, port = address.removeprefix("http://").split(":")
-        for _ in range(server.MAX_GAMES + 2):
+        for _ in range(server.MAX_SESSIONS + 2):
             reader, writer = await asyncio.open_connection(host, int(port))
             writer.write(
                 f"GET /socket HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: Upgrade\r\n"
@@ -381,19 +546,23 @@ def test_clients_that_vanish_in_the_middle_leave_no_game_behind(address):
             await reader.read(2000)
             writer.transport.abort()
         # Their games end as soon as the server has sent them something.
-        accepted = False
-        while not accepted:
-            async with clients(address) as (client,):
-                with contextlib.suppress(ConnectionError):
-                    await client.receive("frame")
-                    accepted = True
+        async with asyncio.timeout(30):
+            while not await accepted():
+                await asyncio.sleep(0.05)
+
+    async def accepted():
+        async with clients(address) as (client,):
+            with contextlib.suppress(ConnectionError):
+                await client.receive("frame")
+                return True
+        return False
 
     asyncio.run(play())
 
 
 def test_more_games_than_stated_are_refused(address):
     async def play():
-        async with clients(address, server.MAX_GAMES + 1) as every:
+        async with clients(address, server.MAX_SESSIONS + 1) as every:
             for client in every[:-1]:
                 await client.receive("frame")
             refusal = await every[-1].receive("error")
@@ -425,8 +594,8 @@ def test_other_hosts_and_origins_are_refused(address, headers):
     asyncio.run(ask())
 
 
-def test_the_port_that_browsers_leave_out_is_served(imaginers):
-    served = server._Server(imaginers, None, None)
+def test_the_port_that_browsers_leave_out_is_served(models, tmp_path):
+    served = server.Server(models, 15, tmp_path)
     served.port = 80
 
     async def answer(host):
@@ -442,7 +611,7 @@ def test_the_port_that_browsers_leave_out_is_served(imaginers):
 
 
 def test_the_script_serves_until_it_is_interrupted(tmp_path):
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", "compression", model="lstm_84x84x1")
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", model="lstm_84x84x1")
 
     def start(port):
         return subprocess.Popen(
@@ -451,6 +620,7 @@ def test_the_script_serves_until_it_is_interrupted(tmp_path):
             stderr=subprocess.PIPE,
             text=True,
             preexec_fn=heed_interrupts,
+            cwd=ROOT,
         )
 
     with start(0) as process:
@@ -476,14 +646,14 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="there is no chromium: apt-get install chromium")
-def test_the_page_in_a_browser(imaginers, tmp_path):
+def test_the_page_in_a_browser(models, tmp_path):
     from playwright.sync_api import sync_playwright
 
     trained = os.environ.get("PLAY_CHECKPOINT")
     if trained:
-        imaginers = [Imaginer(trained)]
+        models = [world_model(trained)]
     with (
-        serving(imaginers, tmp_path / "recordings", fps=15) as address,
+        serving(models, tmp_path / "recordings", fps=15) as address,
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]) as browser,
     ):
@@ -517,13 +687,13 @@ def test_the_page_in_a_browser(imaginers, tmp_path):
         page.keyboard.press("p")
         wait("document.getElementById('fps').textContent === 'paused'")
         wait("errors.length && errors.at(-1)[0] > 0")
-        # R: the model is shown the real frames.
+        # R shows the model the real frames.
         page.keyboard.press("r")
         wait("document.getElementById('step').textContent === '0'")
         assert pixels("imagined") == pixels("real")
         page.keyboard.press("n")
         wait("document.getElementById('step').textContent === '1'")
-        if len(imaginers) > 1:
+        if len(models) > 1:
             page.keyboard.press("m")
             wait("document.getElementById('about').textContent.includes('paper')")
         page.keyboard.press("s")
@@ -534,7 +704,7 @@ def test_the_page_in_a_browser(imaginers, tmp_path):
         # The pad, as a finger on a phone uses it; nothing is wider than the screen.
         page.set_viewport_size({"width": 360, "height": 740})
         page.dispatch_event("[data-key=LEFT]", "pointerdown")
-        left = "LEFT" if "LEFT" in imaginers[0].config["action_meanings"] else "NOOP"
+        left = "LEFT" if "LEFT" in models[0].checkpoint.config.action_meanings else "NOOP"
         wait(f"document.getElementById('action').textContent === '{left}'")
         page.dispatch_event("[data-key=LEFT]", "pointerup")
         assert page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -7,6 +7,7 @@ import pytest
 
 from systems.atari import AtariGame
 from systems.errors import InputError
+from systems.planning import METHODS, Play, play_in_processes, play_side_by_side
 from systems.policies import (
     POLICIES,
     LookaheadPolicy,
@@ -16,6 +17,9 @@ from systems.policies import (
     make_policy,
     policy_name,
 )
+from systems.seeds import PURPOSES, generator
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +150,56 @@ def test_a_policys_name_tells_its_epsilon(ms_pacman):
     ):
         with pytest.raises(InputError, match=message):
             policy_name(*arguments)
+
+
+class Actions:
+    """Remembers the actions that a game is played with."""
+
+    def __init__(self):
+        self.taken = []
+
+    def watch(self, game, plan):
+        self.taken.append(int(plan[0]))
+
+
+def test_planning_without_a_simulator_does_not_play_a_recording_again(ms_pacman):
+    """A seed and an episode's number give a recording and a plan different random numbers."""
+    for seed, episode in ((1, 0), (1, 3), (0, 0)):
+        watcher = Actions()
+        play = Play("ms_pacman", 4, 1, METHODS[0], 1, 2, 60, seed)
+        play_side_by_side(play, [episode], None, watcher=watcher)
+        recorder = PersistentPolicy(ms_pacman, np.random.default_rng((seed, episode)))
+        assert watcher.taken != [recorder.action() for _ in watcher.taken]
+        again = Actions()
+        play_side_by_side(play, [episode], None, watcher=again)
+        assert again.taken == watcher.taken and len(set(watcher.taken)) > 1
+
+
+def test_seeds_of_different_purposes_never_meet():
+    def numbers(rng):
+        return tuple(rng.integers(2**63, size=2))
+
+    seeds = [(0,), (1,), (0, 0), (0, 1), (1, 0), (2, 1), (1, 2), (0, 0, 1)]
+    recorded = {numbers(np.random.default_rng(seed)) for seed in seeds}
+    drawn = {
+        purpose: {numbers(generator(purpose, *seed)) for seed in seeds} for purpose in PURPOSES
+    }
+    # NumPy pads seeds with zeros: (1,) and (1, 0) are the same seed, of one purpose.
+    assert all(len(found) == 6 for found in drawn.values())
+    assert len(set.union(recorded, *drawn.values())) == len(recorded) + 6 * len(PURPOSES)
+
+
+def test_speed_is_not_measured_by_the_wall_clock(monkeypatch):
+    clock = iter(range(10**6, 0, -1000))  # set back again and again
+    monkeypatch.setattr("time.time", lambda: next(clock))
+    play = Play("freeway", 4, 2, METHODS[0], 1, 2, 20, 0)
+    played = play_side_by_side(play, [0, 1], None)
+    assert [one.steps for one in played] == [20, 20]
+    assert all(0 < one.ended - one.begun < 60 for one in played)
+
+
+def test_episodes_are_played_alike_in_processes_and_side_by_side():
+    play = Play("freeway", 4, 5, METHODS[0], 1, 2, 300, 7)
+    alone = play_in_processes(play, 2, "none", num_workers=2)
+    together = play_side_by_side(play, range(2), None)
+    assert [(p.earned, p.steps) for p in alone] == [(p.earned, p.steps) for p in together]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import resource
@@ -18,9 +20,14 @@ import pytest
 
 from systems.atari import AtariGame
 from systems.episodes import Colour, Episode
+from systems.errors import InputError
+from systems.files import workspace
 from systems.record import dataset_directory, main, record
+from systems.workers import Worker
 
 from .interrupts import heed_interrupts
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 GAME, POLICY, NUM_FRAMES, SEED = "ms_pacman", "random", 1500, 3
@@ -69,7 +76,12 @@ def start(data_path: Path, *flags: str, **options) -> subprocess.Popen:
     )
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
+def names_in(data_path: Path) -> list[str]:
+    """What lies among the data sets of the game, but for lock files, which stay."""
+    return sorted(path.name for path in (data_path / GAME).iterdir() if path.suffix != ".lock")
+
+
+def read_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
     """Reads the progress on stderr until the condition holds."""
     progress = b""
     while not condition():
@@ -79,8 +91,8 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None
 
 def holds_data(data_path: Path) -> bool:
     """Returns whether episodes have been written under the hidden, provisional name."""
-    files = list(data_path.glob(f"{GAME}/.partial-*/**/main_data.hdf5"))
-    return bool(files) and files[0].stat().st_size > 100_000
+    files = data_path.glob(f"{GAME}/.partial-*/**/main_data.hdf5")
+    return any(file.stat().st_size > 100_000 for file in files)
 
 
 def test_replaying_the_actions_gives_the_recorded_frames_and_rewards(data_path):
@@ -237,16 +249,19 @@ def test_command_line_records_and_then_leaves_what_is_there(tmp_path, data_path)
 
     assert start(tmp_path, "--overwrite").wait() == 0
     assert contents(directory_in(tmp_path)) == contents(directory_in(data_path))
-    assert [path.name for path in (tmp_path / GAME).iterdir()] == [directory_in(Path()).parts[-2]]
+    assert names_in(tmp_path) == [directory_in(Path()).parts[-2]]
 
 
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--num_frames=0", "num_frames to be at least 1, received 0"),
-        ("--num_frames=many", "invalid int value"),
-        ("--num_workers=0", "num_workers to be at least 1, received 0"),
-        ("--seed=-1", "seed to be at least 0, received -1"),
+        ("--num_frames=0", "expected a whole number of at least 1, received '0'"),
+        ("--num_frames=many", "expected a whole number of at least 1, received 'many'"),
+        ("--num_workers=0", "expected a whole number of at least 1, received '0'"),
+        ("--seed=-1", "expected a whole number of at least 0, received '-1'"),
+        ("--epsilon=2", "expected a number from 0 to 1, received '2'"),
+        ("--epsilon=little", "expected a number from 0 to 1, received 'little'"),
+        ("--epsilon=0.1", "lookahead alone, received one for random"),
         ("--policy=clever", "random"),
         ("--atari_game=freewey", "did you mean: freeway"),
         ("--atari_game=combat", "combat needs two players"),
@@ -260,12 +275,29 @@ def test_unusable_flag_is_one_message_and_exit_code_2(flag, message, tmp_path, c
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["num_frames", "num_workers", "seed"])
+def test_record_itself_refuses_the_same_numbers(name, tmp_path):
+    arguments = {"num_frames": 10, "num_workers": 1, "seed": 0, name: -1}
+    with pytest.raises(InputError, match=f"{name} to be at least [01], received -1"):
+        record(GAME, POLICY, data_path=tmp_path, **arguments)
+
+
+def test_help_shows_the_defaults(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for default in ("at random (default: 0.3)", "steps of all episodes (default: 30000)"):
+        assert default in text
+    assert "None" not in text
+
+
 def test_path_that_cannot_be_written_is_exit_code_2(tmp_path, capsys):
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as end:
         main([*FLAGS, f"--data_path={tmp_path / 'file' / 'data'}"])
     assert end.value.code == 2
-    assert "Not a directory; nothing was kept" in capsys.readouterr().err
+    assert "the system says: Not a directory." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("limit", [5_000, 300_000])
@@ -277,13 +309,13 @@ def test_full_disk_is_exit_code_2_and_leaves_nothing(limit, tmp_path):
     )
     _, errors = process.communicate()
     assert process.returncode == 2
-    assert b"File too large; nothing was kept" in errors and b"Traceback" not in errors
-    assert not list((tmp_path / GAME).iterdir())
+    assert b"the system says: File too large." in errors and b"Traceback" not in errors
+    assert not names_in(tmp_path)
 
 
 def test_killed_recording_leaves_nothing_under_its_name_and_can_be_repeated(data_path, tmp_path):
     process = start(tmp_path, "--num_workers=1")
-    wait_until(lambda: holds_data(tmp_path), process)
+    read_until(lambda: holds_data(tmp_path), process)
     process.kill()
     process.communicate()  # returns when the workers, who share stderr, have ended too
     assert process.returncode == -signal.SIGKILL
@@ -291,41 +323,93 @@ def test_killed_recording_leaves_nothing_under_its_name_and_can_be_repeated(data
 
     assert start(tmp_path).wait() == 0
     assert contents(directory_in(tmp_path)) == contents(directory_in(data_path))
-    assert not holds_data(tmp_path)
+    assert names_in(tmp_path) == [directory_in(Path()).parts[-2]]
 
 
 def test_interrupted_recording_says_so_and_leaves_nothing(tmp_path):
     process = start(tmp_path, "--num_frames=100000", preexec_fn=heed_interrupts)
-    wait_until(lambda: holds_data(tmp_path), process)
+    read_until(lambda: holds_data(tmp_path), process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal's Ctrl-C does
     _, errors = process.communicate()
     assert process.returncode == 130
     assert errors.endswith(b"interrupted; nothing was kept\n") and b"Traceback" not in errors
-    assert not list((tmp_path / GAME).iterdir())
+    assert not names_in(tmp_path)
 
 
 def test_death_of_a_worker_ends_the_recording(tmp_path):
     process = start(tmp_path, "--num_frames=100000", "--num_workers=2")
-    wait_until(lambda: holds_data(tmp_path), process)
+    read_until(lambda: holds_data(tmp_path), process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) == 2
     os.kill(int(children[0]), signal.SIGKILL)
     _, errors = process.communicate()
     assert process.returncode == 1 and b"ended early (signal 9)" in errors
-    assert not list((tmp_path / GAME).iterdir())
+    assert not names_in(tmp_path)
 
 
 def test_two_processes_that_record_the_same_wait_for_each_other(data_path, tmp_path):
     first = start(tmp_path, "--num_workers=1")
-    wait_until(lambda: holds_data(tmp_path), first)
+    read_until(lambda: holds_data(tmp_path), first)
     first.send_signal(signal.SIGSTOP)
     second = start(tmp_path)
     assert b"waiting for another process" in second.stderr.readline()
+    assert holds_data(tmp_path) and len(names_in(tmp_path)) == 1
     first.send_signal(signal.SIGCONT)
     for process in (first, second):
         process.communicate()
         assert process.returncode == 0
     assert contents(directory_in(tmp_path)) == contents(directory_in(data_path))
+    assert names_in(tmp_path) == [directory_in(Path()).parts[-2]]
+
+
+def test_without_locks_two_recorders_leave_each_others_work_alone(
+    data_path, tmp_path, monkeypatch, capsys
+):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    root = directory_in(tmp_path).parent
+    with workspace(root) as of_another:
+        (of_another / "work").touch()
+        assert record(*DATA_SET, tmp_path, progress=False) == directory_in(tmp_path)
+        assert (of_another / "work").exists()
+    assert "without locks (No locks available)" in capsys.readouterr().err
+    assert contents(directory_in(tmp_path)) == contents(directory_in(data_path))
+
+
+def test_without_locks_the_last_of_two_recorders_is_content_with_the_first_ones(
+    data_path, tmp_path
+):
+    forget_locks = (
+        "import errno, fcntl, sys\n"
+        "def refuse(*_): raise OSError(errno.ENOLCK, 'No locks available')\n"
+        "fcntl.flock = refuse\n"
+        "from systems.record import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-c", forget_locks, *FLAGS, f"--data_path={tmp_path}"]
+    first, second = (
+        subprocess.Popen([*command, "--num_workers=1"], cwd=ROOT, stderr=subprocess.PIPE)
+        for _ in range(2)
+    )
+    read_until(lambda: holds_data(tmp_path) and len(names_in(tmp_path)) == 2, first)
+    for process in (first, second):
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    assert contents(directory_in(tmp_path)) == contents(directory_in(data_path))
+    assert names_in(tmp_path) == [directory_in(Path()).parts[-2]]
+
+
+def test_a_worker_that_breaks_its_pipe_and_hangs_is_killed(monkeypatch):
+    monkeypatch.setattr(Worker, "PATIENCE", 0.5)
+    worker = Worker("tests.interrupts", "hang_without_a_pipe")
+    try:
+        with pytest.raises(RuntimeError, match="ended early"):
+            worker.receive()
+        assert worker.process.wait(timeout=10) == -signal.SIGKILL
+    finally:
+        worker.process.kill()
 
 
 def test_workers_do_not_import_the_script_that_records(tmp_path):

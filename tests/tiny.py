@@ -1,11 +1,14 @@
-"""A network small enough for tests of behaviour, and gradients on any backend."""
+"""The preset "tiny", small enough for tests of behaviour, and gradients on any backend.
+
+Importing this module registers the preset, also in the subprocesses that tests start.
+"""
 
 import keras
 import numpy as np
 
-from model.networks import PRESETS, Conv, Preset
+from model.presets import PRESETS, Conv, Preset
 
-PRESETS["tiny"] = Preset(
+TINY = Preset(
     frame_shape=(12, 12, 1),
     stack=2,
     encoder=(Conv(4, 4, 2), Conv(8, 3, 1)),
@@ -13,10 +16,11 @@ PRESETS["tiny"] = Preset(
     decoder=(Conv(8, 3, 1), Conv(1, 4, 2)),
     units=32,
 )
+PRESETS["tiny"] = TINY
 
 
 def batch(predictions: int, warmup: int = 4, size: int = 3, num_actions: int = 3, seed: int = 0):
-    """Random frames, actions, rewards and terminations, as FramePredictor wants them."""
+    """Random frames, actions, rewards and terminations, as FramePredictor takes them."""
     rng = np.random.default_rng(seed)
     shape = (size, warmup + predictions - 1)
     return {
@@ -28,7 +32,7 @@ def batch(predictions: int, warmup: int = 4, size: int = 3, num_actions: int = 3
 
 
 def gradients(function, layer, *inputs):
-    """Value of `function(*inputs)` and its gradients by the layer's weights and the inputs."""
+    """Value of `function(*inputs)`, and its gradients with respect to weights and inputs."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

@@ -1,3 +1,1 @@
-"""Reads data, trains, keeps checkpoints, renders."""
-
-import model  # noqa: F401 - it imports keras quietly, before a module here does it loudly
+"""What is done with the game's data and the network: training, watching, acting."""

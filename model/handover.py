@@ -1,0 +1,322 @@
+"""Weight initialisation after pretraining: dense layers and LSTM compute what was pretrained.
+
+Encoding and LSTM output hold the principal components of the convolutions' features. Each has two
+units, one of either sign, because the leaky ReLU all but removes negative values:
+
+    unit                         encoding and LSTM output
+    0         ..  count - 1      + component i
+    count     ..  2 count - 1    - component i
+    2 count + a                  of the output of `NextFrame`: a constant under action a, else 0
+    others                       unused
+
+The LSTM's input, gated by the action's factors, differs:
+
+    `NextFrame`                                      factor
+    0         ..  2 count - 1    as above            about 1
+    2 count + a                  a constant          1 under action a, else 0
+
+    `LinearDynamics`                                 factor
+    0         ..  count - 1      component i         1
+    count + a * share  ..        action a's own      1 under action a, else 0
+                                 `share` inputs
+
+The LSTM's gates are constant, nearly: input and output gates are open, the forget gate is closed.
+So the output is a linear map of the gated input as long as tanh is nearly linear.
+"""
+
+import math
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from model.core import ActionGatedLSTM
+from model.networks import LEAK, Network
+from model.pretraining import LinearDynamics, NextFrame, Pretraining
+
+GATE_BIAS_OPEN = 1.0  # of the input and output gates
+GATE_BIAS_CLOSED = -4.0  # of the forget gate; an old cell would blur whatever moves
+# Standard deviation of a component in the encoding, small enough for tanh to be nearly linear:
+# once, or many times in a row if the LSTM's output is fed back.
+COMPONENT_STD_ONE_STEP, COMPONENT_STD_ROLLOUT = 0.15, 0.05
+PREVIOUS_FEATURES_SCALE = 0.25  # of the features before a step in the LSTM's output
+ACTION_FACTOR_STD = 0.1  # of the action's factors around 1, for `NextFrame`
+ACTION_INPUT = 0.3  # the LSTM's input that stands for the action taken
+BATCH_SIZE = 100  # of the computations on all frames
+
+
+class Components(NamedTuple):
+    """Principal components of features."""
+
+    mean: np.ndarray  # (features,)
+    directions: np.ndarray  # (features, count)
+    deviations: np.ndarray  # (count,), of the features along each direction
+
+
+def hand_over_next_frame(network: Network, next_frame: NextFrame, frames: np.ndarray) -> None:
+    """Sets the dense layers and the LSTM to predict as `NextFrame` does.
+
+    The LSTM's output repeats the encoding at the same scale, so that it can be fed back. In
+    addition it names the action, from which the decoder's dense layer adds the action's embedding.
+
+    Args:
+        network: the network with the pretrained convolutions.
+        next_frame: what trained them.
+        frames: whose features have the components, uint8 (count, stack, height, width[, channels]).
+
+    Raises:
+        numpy.linalg.LinAlgError: the features are not finite.
+    """
+    core, units = network.core, network.preset.units
+    count = units // 2 - math.ceil(core.num_actions / 2)
+    components = _principal_components(_features(network, frames), count)
+    plus, minus = _assign_components(network, components, COMPONENT_STD_ONE_STEP)
+    action_units = slice(2 * count, 2 * count + core.num_actions)
+
+    input_kernel = np.zeros((units, units))
+    # leaky_relu(p) - leaky_relu(-p) = (1 + LEAK) p
+    difference = np.eye(count) / (1 + LEAK)
+    input_kernel[plus, plus] = input_kernel[minus, minus] = difference
+    input_kernel[plus, minus] = input_kernel[minus, plus] = -difference
+    input_bias = np.zeros(units)
+    input_bias[action_units] = ACTION_INPUT
+    action_kernel = np.random.default_rng(0).normal(0, ACTION_FACTOR_STD, core.action_kernel.shape)
+    # Added to the action bias, 1: the factor is 1 under the unit's action and 0 under all others.
+    action_kernel[:, action_units] = np.eye(core.num_actions) - 1
+    core.action_kernel.assign(action_kernel)
+    gain = _assign_lstm(core, input_kernel, input_bias, np.eye(units), np.zeros(units))
+
+    open_gate, forget_gate = _sigmoid(GATE_BIAS_OPEN), _sigmoid(GATE_BIAS_CLOSED)
+    cell = open_gate * np.tanh(gain * ACTION_INPUT) / (1 - forget_gate)  # where it settles
+    action_output = open_gate * np.tanh(cell)
+    dense = network.decoder.dense
+    (decoder_kernel,) = _values(dense.kernel)
+    (action_planes,) = _values(next_frame.action_planes.embeddings)
+    positions = decoder_kernel.shape[-1] // action_planes.shape[-1]
+    decoder_kernel[action_units] = np.tile(action_planes, positions) / action_output
+    dense.kernel.assign(decoder_kernel)
+    _assign_reward_head(network, next_frame, decoder_kernel)
+
+
+def hand_over_dynamics(
+    network: Network, dynamics: LinearDynamics, frames: np.ndarray, actions: np.ndarray
+) -> None:
+    """Sets the dense layers and the LSTM to predict as `LinearDynamics` does.
+
+    The components are those of features seen and predicted. The LSTM maps them as the average
+    action does, and adds a low-rank map for each action. The two units of a component differ by
+    twice its value after the step. Their sum holds its value before the step, for the reward.
+
+    Args:
+        network: the network with the pretrained convolutions.
+        dynamics: what trained them.
+        frames: uint8 (count, stack, height, width[, channels]).
+        actions: int (count, time), from each stack's last frame on.
+
+    Raises:
+        numpy.linalg.LinAlgError: the features are not finite.
+    """
+    units = network.preset.units
+    features = _in_batches(dynamics.roll_out_features, frames, actions)
+    features = features.reshape(-1, math.prod(network.preset.decoder_start))
+    components = _principal_components(features, units // 2)
+    plus, minus = _assign_components(network, components, COMPONENT_STD_ROLLOUT)
+    maps = _action_maps(dynamics, components, network.core.num_actions)
+    average = maps.mean(axis=0)
+    factors = _factorise(maps - average, (units - units // 2) // network.core.num_actions)
+    _assign_action_maps(network.core, plus, minus, average, factors)
+
+    (kernel_after,) = _values(network.decoder.dense.kernel)
+    kernel_before = kernel_after / PREVIOUS_FEATURES_SCALE
+    kernel_before[minus] *= -1
+    _assign_reward_head(network, dynamics, kernel_after, kernel_before)
+
+
+def _action_maps(dynamics, components, num_actions):
+    """What each action does to the components, in units of the encoding.
+
+    Returns (num_actions, count + 1, count): rows are the components and a constant 1 before the
+    step, columns are the components after it.
+    """
+    mean, directions, deviations = components
+    count = len(deviations)
+    scale = COMPONENT_STD_ROLLOUT / deviations
+
+    def advance(features, action):
+        features = features.reshape(-1, *dynamics.feature_shape).astype(np.float32)
+        after = dynamics.advance(features, np.full(len(features), action))
+        return ops.convert_to_numpy(after).reshape(len(features), -1)
+
+    maps = np.empty((num_actions, count + 1, count))
+    for action in range(num_actions):
+        mean_after = advance(mean, action)
+        matrix = (advance(mean + directions.T, action) - mean_after) @ directions
+        maps[action, :count] = matrix * scale / scale[:, None]
+        maps[action, count] = (mean_after - mean)[0] @ directions * scale
+    return maps
+
+
+def _factorise(maps, rank):
+    """Each action's map as a product of the given rank.
+
+    Args:
+        maps: (num_actions, count + 1, count), changed in place.
+        rank: of the products.
+
+    Returns:
+        One pair for each action: left (count + 1, rank) and right (rank, count).
+    """
+    # The constant is scaled to a component's size, so that no factor is out of scale.
+    maps[:, -1] /= COMPONENT_STD_ROLLOUT
+    pairs = []
+    for one in maps:
+        left, values, right = np.linalg.svd(one, full_matrices=False)
+        left, right = left * np.sqrt(values), right * np.sqrt(values)[:, None]
+        left[-1] *= COMPONENT_STD_ROLLOUT
+        pairs.append((left[:, :rank], right[:rank]))
+    return pairs
+
+
+def _assign_action_maps(core, plus, minus, average, factors):
+    """Sets the core to the average action's map plus each action's own; see the module."""
+    units, (_, count) = core.units, average.shape
+    input_kernel, input_bias = np.zeros((units, units)), np.zeros(units)
+    input_kernel[plus, plus] = np.eye(count)
+    candidate = np.zeros((units, count))
+    candidate[plus] = average[:count]
+    action_kernel = np.zeros((core.num_actions, units))
+    for action, (left, right) in enumerate(factors):
+        start = count + action * len(right)
+        own = slice(start, start + len(right))
+        input_kernel[plus, own], input_bias[own] = left[:count], left[count]
+        candidate[own] = right
+        action_kernel[:, own] = np.eye(core.num_actions)[:, action : action + 1] - 1
+    input_kernel[minus] = -input_kernel[plus]
+    core.action_kernel.assign(action_kernel)
+    before = np.zeros((units, count))
+    before[plus] = PREVIOUS_FEATURES_SCALE * np.eye(count)
+    _assign_lstm(
+        core,
+        input_kernel / (1 + LEAK),
+        input_bias,
+        np.concatenate([before + candidate, before - candidate], axis=1),
+        np.concatenate([average[count], -average[count]]),
+    )
+
+
+def _assign_components(network, components, std):
+    """Sets the encoder's dense layer to find the components and the decoder's to invert it.
+
+    Args:
+        std: of a component in the encoding.
+
+    Returns:
+        The units of the components with positive and with negative sign, as slices.
+    """
+    mean, directions, deviations = components
+    count = len(deviations)
+    plus, minus = slice(0, count), slice(count, 2 * count)
+    encoder, decoder = network.encoder.layers[-1], network.decoder.dense
+    kernel, bias = _values(encoder.kernel, encoder.bias)
+    kernel[:, plus] = directions * (std / deviations)
+    bias[plus] = -mean @ kernel[:, plus]
+    kernel[:, minus], bias[minus] = -kernel[:, plus], -bias[plus]
+    encoder.kernel.assign(kernel)
+    encoder.bias.assign(bias)
+    kernel = np.zeros(decoder.kernel.shape)
+    kernel[plus] = (directions * (deviations / std)).T / (1 + LEAK)
+    kernel[minus] = -kernel[plus]
+    decoder.kernel.assign(kernel)
+    decoder.bias.assign(mean)
+    return plus, minus
+
+
+def _assign_lstm(core: ActionGatedLSTM, input_kernel, input_bias, candidate, candidate_bias):
+    """Sets the core's output to a linear map, `candidate`, of its gated input.
+
+    Half of the output comes with each sign, at the scale of the encoding.
+
+    Returns:
+        The gain of the candidate's kernel that makes up for the gates.
+    """
+    units = core.units
+    open_gate, forget_gate = _sigmoid(GATE_BIAS_OPEN), _sigmoid(GATE_BIAS_CLOSED)
+    gain = (1 + LEAK) / 2 * (1 - forget_gate) / open_gate**2
+    core.input_kernel.assign(input_kernel)
+    core.input_bias.assign(input_bias)
+    kernel, recurrent_kernel = _values(core.kernel, core.recurrent_kernel)
+    columns = slice(2 * units, 3 * units)  # the candidate's among the four gates
+    kernel[:, columns] = gain * candidate
+    recurrent_kernel[:, columns] = 0
+    core.kernel.assign(kernel)
+    core.recurrent_kernel.assign(recurrent_kernel)
+    bias = np.repeat([GATE_BIAS_OPEN, GATE_BIAS_CLOSED, 0, GATE_BIAS_OPEN], units)
+    bias[columns] = gain * candidate_bias
+    core.bias.assign(bias)
+    return gain
+
+
+def _assign_reward_head(network: Network, pretraining: Pretraining, *kernels):
+    """Sets the reward head's dense layer to find its cells in the LSTM's output.
+
+    Args:
+        kernels: for each of the `REWARD_INPUTS` steps, the map from the LSTM's output to the
+            features (2048, features).
+    """
+    head, kernel, bias = network.reward_head.dense, 0, 0
+    (mean,) = _values(network.decoder.dense.bias)
+    all_channels = _values(*pretraining.reward_channels)
+    for to_features, channels in zip(kernels, all_channels, strict=True):
+        kernel += to_features.reshape(-1, len(channels)) @ channels
+        bias += mean.reshape(-1, len(channels)) @ channels
+    head.kernel.assign(kernel.reshape(head.kernel.shape))
+    head.bias.assign(bias.reshape(head.bias.shape))
+
+
+def _features(network, frames):
+    """Features of each stack of frames, flat, float32 (count, features)."""
+    features = _in_batches(lambda batch: network.features(network.normalise(batch)), frames)
+    return features.reshape(len(features), -1)
+
+
+def _in_batches(function, *arrays):
+    """`function` of the arrays, computed in batches, float32."""
+    count, results = len(arrays[0]), None
+    for start in range(0, count, BATCH_SIZE):
+        part = function(*(array[start : start + BATCH_SIZE] for array in arrays))
+        part = ops.convert_to_numpy(ops.cast(part, "float32"))
+        if results is None:  # allocated once, because it may take most of a gigabyte
+            results = np.empty((count, *part.shape[1:]), np.float32)
+        results[start : start + len(part)] = part
+    return results
+
+
+def _principal_components(x, count) -> Components:
+    """The leading `count` principal components of x (samples, features), which is left centred.
+
+    It is centred in place because it may take most of a gigabyte. The method is subspace iteration
+    (Halko et al. 2011, arXiv 0909.4061, algorithm 4.4), because all components would take minutes.
+    """
+    mean = x.mean(axis=0)
+    x -= mean
+    basis = np.random.default_rng(0).normal(size=(x.shape[1], count)).astype(np.float32)
+    for _ in range(3):
+        basis, _ = np.linalg.qr(x.T @ (x @ basis))
+    _, values, rows = np.linalg.svd(x @ basis, full_matrices=False)
+    directions = np.zeros((x.shape[1], count), np.float32)
+    directions[:, : len(rows)] = basis @ rows.T
+    deviations = np.zeros(count, np.float32)
+    deviations[: len(values)] = values / math.sqrt(len(x))
+    # A lower bound, because a component that hardly varies here may vary in other play. It would
+    # then dominate the encoding.
+    deviations = np.maximum(deviations, max(0.01 * deviations[0], 1e-6))
+    return Components(mean, directions, deviations)
+
+
+def _values(*variables: keras.Variable) -> list[np.ndarray]:
+    return [np.array(ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def _sigmoid(x):
+    return 1 / (1 + math.exp(-x))

@@ -1,0 +1,399 @@
+"""Reads data sets in Minari's HDF5 layout.
+
+A data set is a directory with `metadata.json` and `main_data.hdf5`, whose group `episode_N` holds
+
+    observations   uint8 (T + 1, height, width) palette indices, or (T + 1, height, width, 3) RGB
+    actions        int (T,); action t leads from observation t to observation t + 1
+    rewards        float (T,) of the actions
+    terminations   bool (T,); true where the game was over after the action
+
+The controlled pixels may lie beside them, see `systems.controlled`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+
+from systems.atari import resize
+from systems.errors import InputError, one_line
+from systems.frame_cache import FrameCache
+from systems.metadata import action_meanings_of, game_of, read_metadata
+
+FRAMES, METADATA = "main_data.hdf5", "metadata.json"
+CONTROLLED = "controlled.hdf5"  # made by `systems.controlled`
+KEYS = ("observations", "actions", "rewards", "terminations")
+
+
+def directory_of_files(directory: str | Path) -> Path:
+    """Returns where a data set's files lie: in `directory`, or in its `data`, as Minari nests."""
+    nested = Path(directory) / "data"
+    return nested if (nested / FRAMES).exists() else Path(directory)
+
+
+class Dataset:
+    """One data set on disk. Actions and rewards are in memory; frames are read when needed.
+
+    Args:
+        directory: of metadata.json and main_data.hdf5, or its parent (Minari's own nesting).
+
+    Attributes:
+        directory: where the files lie.
+        path: of main_data.hdf5.
+        metadata: what metadata.json says.
+        game: the game's name; None if the metadata names none.
+        action_meanings: what each action is called, in order.
+        names: of the episodes' groups, in order.
+        actions, rewards, terminations: of each episode: int32 (T,), float32 (T,), bool (T,).
+        lengths: int64 (episodes,), the steps T of each episode.
+        frame_shape: of one frame as it is stored.
+
+    Raises:
+        InputError: there is no data set, it is damaged, or it has another layout.
+    """
+
+    def __init__(self, directory: str | Path):
+        self.directory = directory = directory_of_files(directory)
+        self.path = directory / FRAMES
+        if not directory.exists():
+            raise InputError(
+                f"expected a data set in {directory.absolute()}, where there is none. Run this "
+                "where the path is right, or name another (--dataset, dataset=, --training_data)."
+            )
+        try:
+            self.metadata = read_metadata(directory / METADATA)
+            self.game = game_of(self.metadata)
+            self.action_meanings = action_meanings_of(self.metadata)
+            self._read_index()
+        except InputError:
+            raise
+        except KeyError as error:
+            raise self._damaged(f"{one_line(error)} is missing.") from error
+        except (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+            raise self._damaged(one_line(error)) from error
+        self._caches = {}
+
+    def _read_index(self):
+        episodes = []
+        with h5py.File(self.path) as file:
+            for name in file:
+                number = re.fullmatch(r"episode_(\d+)", name)
+                if number is None:
+                    raise ValueError(f"{name} is no episode's name (episode_0, episode_1, ...).")
+                episodes.append((int(number[1]), name, *self._read_episode(name, file[name])))
+        if not episodes:
+            raise ValueError("it has no episode.")
+        columns = zip(*sorted(episodes, key=lambda episode: episode[0]), strict=True)
+        _, self.names, self.actions, self.rewards, self.terminations, shapes = map(list, columns)
+        self.lengths = np.array([len(actions) for actions in self.actions], np.int64)
+        self.frame_shape = shapes[0]
+        if shapes.count(shapes[0]) != len(shapes):
+            raise ValueError(f"its episodes have frames of several shapes: {set(shapes)}.")
+        for key in ("palette", "grey_palette"):
+            if len(self.frame_shape) == 2 and key not in self.metadata:
+                raise ValueError(
+                    f"its frames should be palette indices, whose colours {METADATA} gives, but "
+                    f"{key} is missing there."
+                )
+
+    def _read_episode(self, name, group):
+        """Returns actions, rewards, terminations and the shape of a frame."""
+        observations = group["observations"]
+        count, *shape = observations.shape
+        if observations.dtype != np.uint8 or len(shape) not in (2, 3) or shape[2:] not in ([], [3]):
+            raise ValueError(
+                f"the observations of {name} should be uint8 (frames, height, width) or (frames, "
+                f"height, width, 3), but are {observations.dtype} {observations.shape}."
+            )
+        actions = group["actions"][:].astype(np.int32)
+        rewards = group["rewards"][:].astype(np.float32)
+        terminations = group["terminations"][:].astype(bool)
+        for key, values in zip(KEYS[1:], (actions, rewards, terminations), strict=True):
+            if values.shape != (count - 1,):
+                raise ValueError(
+                    f"{name} has {count} observations and so should have {count - 1} {key}, but "
+                    f"these have the shape {values.shape}."
+                )
+        return actions, rewards, terminations, tuple(shape)
+
+    def _damaged(self, reason):
+        return InputError(
+            f"expected a data set in Minari's layout ({METADATA} and {FRAMES} with "
+            f"{', '.join(KEYS)} per episode) in {self.directory}, but reading it failed: "
+            f"{reason.rstrip('.')}. Name another, or record it: python -m systems.record --help"
+        )
+
+    def keep_fitted(self, shape: tuple[int, int, int]) -> None:
+        """Keeps fitted frames and controlled pixels on the disk from now on.
+
+        Training reads the same frames many times. Reading 32 windows of five 84x84 frames takes
+        one core 3 ms with the cache and 40 ms without it.
+        """
+        count = int(self.lengths.sum() + len(self.lengths))
+        fitted = self.fit(np.zeros((1, *self.frame_shape), np.uint8), shape).shape[1:]
+        for what, size in (("frames", fitted), ("controlled", shape[:2])):
+            self._caches[what, shape] = FrameCache(self.directory, count, size)
+
+    def _kept(self, what, shape, episode, numbers, make):
+        """Returns some of an episode's frames, from the cache if there is one."""
+        cache = self._caches.get((what, shape))
+        if cache is None:
+            return make(numbers)
+        # The cache numbers the frames of all episodes in one row. An episode has T + 1 frames.
+        first = int(self.lengths[:episode].sum()) + episode
+        return cache.read(first + numbers, lambda missing: make(missing - first))
+
+    @functools.cached_property
+    def _file(self):
+        # It is opened at the first read, because an open handle does not survive a fork.
+        return h5py.File(self.path)
+
+    @functools.cached_property
+    def _controlled_file(self):
+        try:
+            return h5py.File(self.directory / CONTROLLED)
+        except OSError as error:
+            raise self._controlled_unread(error) from error
+
+    def _controlled_unread(self, error):
+        return InputError(
+            f"expected the controlled pixels in {self.directory / CONTROLLED}, but reading "
+            f"it failed: {one_line(error)} Remove the file if it is there, then make it: "
+            f"python -m systems.controlled {self.directory}"
+        )
+
+    def __getstate__(self):
+        files = ("_file", "_controlled_file")
+        state = {key: value for key, value in self.__dict__.items() if key not in files}
+        return state | {"_caches": {}}
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of metadata and all episodes. It does not depend on where the data set lies."""
+        content = hashlib.sha256(json.dumps(self.metadata, sort_keys=True).encode())
+        with open(self.path, "rb") as file:
+            content.update(hashlib.file_digest(file, "sha256").digest())
+        return content.hexdigest()[:16]
+
+    def palette(self) -> np.ndarray | None:
+        """Returns the RGB of each palette index, uint8 (256, 3); None if frames are RGB."""
+        return palette([self])
+
+    def grey_palette(self) -> np.ndarray | None:
+        """Returns the grey level of each palette index, uint8 (256,); None if frames are RGB."""
+        table = self.known_colours("grey_palette")
+        return None if table is None else _complete(table)
+
+    def known_colours(self, key: str = "palette") -> list | None:
+        """Returns 256 entries of a palette in metadata.json; None if frames are RGB.
+
+        The entry of an index that no frame shows is None.
+        """
+        return None if len(self.frame_shape) == 3 else self.metadata[key]
+
+    def read(
+        self,
+        episode: int,
+        start: int,
+        count: int,
+        shape: tuple[int, int, int],
+        wanted: Sequence[int] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Returns a run of `count` frames, fitted to a preset, with the steps between them.
+
+        Args:
+            episode, start: where it begins.
+            count: number of frames. There is one action, reward and termination fewer.
+            shape: (height, width, channels) of the preset; one channel is grey. See `fit`.
+            wanted: which of the run's frames to read, ascending from 0. None: all of them.
+
+        Returns:
+            dict of frames uint8, actions int32, rewards float32, terminations bool.
+
+        Raises:
+            InputError: the frames cannot be read.
+        """
+        steps = slice(start, start + count - 1)
+        numbers = start + (np.arange(count) if wanted is None else np.asarray(wanted))
+        try:
+            frames = self._kept(
+                "frames",
+                shape,
+                episode,
+                numbers,
+                lambda some: self.fit(self._stored(episode, some), shape),
+            )
+        except OSError as error:
+            raise InputError(
+                f"expected frames {start} to {start + count - 1} of {self.names[episode]} in "
+                f"{self.path}, but reading failed: {one_line(error)} Record the data set again."
+            ) from error
+        return {
+            "frames": frames,
+            "actions": self.actions[episode][steps],
+            "rewards": self.rewards[episode][steps],
+            "terminations": self.terminations[episode][steps],
+        }
+
+    def _stored(self, episode, numbers):
+        """Returns some of an episode's frames as they are stored."""
+        frames = self._file[self.names[episode]]["observations"]
+        first, last = int(numbers[0]), int(numbers[-1])
+        if last - first == len(numbers) - 1:  # reading them at once takes half the time
+            return frames[first : last + 1]
+        return np.stack([frames[number] for number in numbers])
+
+    def read_controlled(self, episode: int, frames, shape) -> np.ndarray:
+        """Returns the controlled pixels of some frames, fitted to a preset.
+
+        Args:
+            episode: where the frames are.
+            frames: their numbers.
+            shape: (height, width, channels) of the preset.
+
+        Returns:
+            uint8 (frames, height, width), the controlled share of a pixel's area times 255.
+
+        Raises:
+            InputError: the controlled pixels cannot be read.
+        """
+        try:
+            return self._kept(
+                "controlled",
+                shape,
+                episode,
+                np.asarray(frames),
+                lambda some: self._make_controlled(episode, some, shape),
+            )
+        except InputError:
+            raise
+        except (OSError, LookupError, ValueError) as error:
+            raise self._controlled_unread(error) from error
+
+    def _make_controlled(self, episode, frames, shape):
+        bits = self._controlled_file[self.names[episode]]
+        height, width = self.frame_shape[:2]
+        controlled = np.empty((len(frames), *shape[:2]), np.uint8)
+        for frame, out in zip(frames, controlled, strict=True):
+            whole = np.unpackbits(bits[frame], axis=1, count=width) * np.uint8(255)
+            out[:] = resize(whole.reshape(height, width), (*shape[:2], 1))[..., 0]
+        return controlled
+
+    @functools.cached_property
+    def _tables(self):
+        return self.palette(), self.grey_palette()
+
+    def fit(self, frames: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+        """Returns stored frames, fitted to a preset's (height, width, channels).
+
+        Frames of another size are resized by area: games of 214 to 250 rows, and all in the 84x84
+        preset. Palette indices of the right size stay (frames, height, width), because the model
+        looks the colours up itself. That takes a third of the bytes.
+        """
+        height, width, channels = shape
+        same_size = frames.shape[1:3] == (height, width)
+        palette, grey_palette = self._tables
+        indices = frames.ndim == 3
+        if indices and channels == 3 and same_size:
+            return frames
+        fitted = np.empty((len(frames), *shape), np.uint8)
+        for frame, out in zip(frames, fitted, strict=True):
+            if indices:
+                frame = palette[frame] if channels == 3 else cv2.LUT(frame, grey_palette)
+            elif channels == 1:
+                frame = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+            out[:] = resize(frame, shape)
+        return fitted
+
+    def frame_statistics(self, shape, samples: int = 1000) -> tuple[np.ndarray, float]:
+        """Returns the mean frame and the root mean square deviation of pixels from it.
+
+        Args:
+            shape: (height, width, channels) of the preset.
+            samples: how many frames are read at most, spread evenly over the data set.
+
+        Returns:
+            float32 (height, width, channels) and a number, both in levels from 0 to 255.
+        """
+        ends = np.cumsum(self.lengths)
+        positions = np.unique(np.linspace(0, ends[-1] - 1, samples).astype(np.int64))
+        total, squares = np.zeros(shape), 0.0
+        for position in positions:
+            episode = int(np.searchsorted(ends, position, side="right"))
+            start = int(position - ends[episode] + self.lengths[episode])
+            frame = self.read(episode, start, 1, shape)["frames"][0]
+            if frame.ndim == 2:
+                frame = self._tables[0][frame]
+            total += frame
+            squares += np.square(frame, dtype=np.float32).mean(dtype=np.float64)
+        mean = total / len(positions)
+        variance = squares / len(positions) - float(np.square(mean).mean())
+        # At least one level, because the deviation of frames that never change would be 0.
+        return mean.astype(np.float32), max(variance, 1.0) ** 0.5
+
+
+def palette(datasets: Sequence[Dataset]) -> np.ndarray | None:
+    """Returns the RGB of each palette index in several data sets of one game.
+
+    A data set knows the colours that its own frames show. An index that none of them shows takes
+    the colour of the nearest index.
+
+    Returns:
+        uint8 (256, 3); None if the frames of all data sets are RGB.
+
+    Raises:
+        InputError: the data sets give one index different colours.
+    """
+    merged = None
+    for dataset in datasets:
+        table = dataset.known_colours()
+        if table is None:
+            continue
+        merged = merged or [None] * 256
+        for index, colour in enumerate(table):
+            if colour is not None and merged[index] not in (None, colour):
+                raise InputError(
+                    f"expected palette index {index} to be {merged[index]} in {dataset.directory} "
+                    f"as in the other data sets, received {colour}. Name data sets of one game."
+                )
+            merged[index] = merged[index] or colour
+    return None if merged is None else _complete(merged)
+
+
+def _complete(table):
+    known = [index for index, entry in enumerate(table) if entry is not None]
+    nearest = [min(known, key=lambda other: abs(other - index)) for index in range(256)]
+    return np.array([table[index] for index in nearest], np.uint8)
+
+
+def find_dataset(directory: str | Path, game: str, num_actions: int | None = None) -> Dataset:
+    """Opens a data set and checks its game and its number of actions.
+
+    Args:
+        directory: see `Dataset`.
+        game: the canonical name of the game.
+        num_actions: how many actions there should be; None: any number.
+
+    Raises:
+        InputError: there is no such data set, or it has another game or number of actions.
+    """
+    dataset = Dataset(directory)
+    if dataset.game not in (None, game):
+        raise InputError(
+            f"expected a data set of {game} in {dataset.directory}, but it is of {dataset.game}. "
+            f"Name that game (in training --atari_game={dataset.game}) or another directory."
+        )
+    if num_actions is not None and len(dataset.action_meanings) != num_actions:
+        raise InputError(
+            f"expected a data set with {num_actions} actions in {dataset.directory}, but it has "
+            f"{len(dataset.action_meanings)}: {', '.join(dataset.action_meanings)}. Name another."
+        )
+    return dataset

@@ -1,0 +1,115 @@
+"""The metadata.json of a data set: reads it, and checks the entries that this project uses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from systems.atari import game_name
+
+
+def read_metadata(path: Path) -> dict:
+    """Returns what metadata.json holds.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it holds no JSON object, or an entry of another type than this project writes.
+    """
+    metadata = json.loads(path.read_text())
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{path.name} should hold a JSON object, but holds {_short(metadata)}.")
+    for key, (expected, is_right) in _ENTRIES.items():
+        if key in metadata and not is_right(metadata[key]):
+            raise ValueError(
+                f"{key} in {path.name} should be {expected}, but is {_short(metadata[key])}."
+            )
+    return metadata
+
+
+def game_of(metadata: dict) -> str | None:
+    """Returns the game's name; None if the metadata names none.
+
+    Raises:
+        ValueError: the name is not where Minari writes it.
+    """
+    if "game" in metadata:
+        return metadata["game"]
+    spec = _parsed(metadata, "env_spec")
+    return None if spec is None else game_name(_entry(spec, "id", str, "env_spec"))
+
+
+def action_meanings_of(metadata: dict) -> list[str]:
+    """Returns the name of each action, in order; its number as text if it has no name.
+
+    Raises:
+        ValueError: the number of actions is not where Minari writes it.
+    """
+    if "action_meanings" in metadata:
+        return metadata["action_meanings"]
+    count = _entry(_parsed(metadata, "action_space"), "n", int, "action_space")
+    return [str(action) for action in range(count)]
+
+
+def _parsed(metadata, key):
+    """An entry that Minari writes as a string of JSON."""
+    value = metadata.get(key)
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _entry(content, key, kind, place):
+    value = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(value, kind):
+        raise ValueError(f"{place} in metadata.json has no {key!r}.")
+    return value
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _is_whole(low: int, high: float = float("inf")) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def _is_list(is_right: Callable[[Any], bool], length: int | None = None) -> Callable[[Any], bool]:
+    return lambda value: (
+        isinstance(value, list)
+        and len(value) > 0
+        and length in (None, len(value))
+        and all(map(is_right, value))
+    )
+
+
+def _is_table(is_colour: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """256 colours, of which some may be null, but not all."""
+    entries = _is_list(lambda value: value is None or is_colour(value), 256)
+    return lambda value: entries(value) and any(entry is not None for entry in value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+# What each entry should be, in words, and whether a value is that.
+_ENTRIES = {
+    "game": ("a name", _is_text),
+    "action_meanings": ("a list of names", _is_list(_is_text)),
+    "frame_skip": ("a whole number of at least 1", _is_whole(1)),
+    "pooled_frames": ("a whole number of at least 1", _is_whole(1)),
+    "max_episode_frames": ("a whole number of at least 0", _is_whole(0)),
+    "repeat_action_probability": (
+        "a number from 0 to 1",
+        lambda value: type(value) in (int, float) and 0 <= value <= 1,
+    ),
+    "palette": (
+        "256 entries, each three numbers from 0 to 255 or null",
+        _is_table(_is_list(_is_whole(0, 255), 3)),
+    ),
+    "grey_palette": (
+        "256 entries, each a number from 0 to 255 or null",
+        _is_table(_is_whole(0, 255)),
+    ),
+}

@@ -1,0 +1,181 @@
+"""How every entry point starts: in the same settings, at once where flags are wrong, not mute."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from . import tiny  # noqa: F401 - makes the preset known
+from .checkpoints import write_checkpoint
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+STAGES = [
+    f"{variant}_seq_{stage}.py"
+    for variant in ("paper", "compress")
+    for stage in ("1_train", "3_train", "5_train", "5_train_reward")
+]
+TOOLS = ["evaluate.py", "generate_video.py", "plan.py", "play.py"]
+# Run as __main__ once NumPy's and Keras' first imports have been watched.
+WATCHED = """
+import os, runpy, sys
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("numpy", "keras"):
+            names = ("TF_ENABLE_ONEDNN_OPTS", "OPENBLAS_NUM_THREADS", "TF_CPP_MIN_LOG_LEVEL")
+            print("import", name, *(os.environ.get(key) for key in names), file=sys.stderr)
+sys.meta_path.insert(0, Watch())
+sys.path.insert(0, ".")
+script, sys.argv = sys.argv[1], sys.argv[1:]
+run = runpy.run_path if script.endswith(".py") else runpy.run_module
+run(script, run_name="__main__")
+"""
+
+
+def start(*command, **environment):
+    names = ("TF_ENABLE_ONEDNN_OPTS", "OPENBLAS_NUM_THREADS", "TF_CPP_MIN_LOG_LEVEL")
+    own = {key: value for key, value in os.environ.items() if key not in names}
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env={**own, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def settings(done):
+    """The settings at the first import of NumPy and of Keras."""
+    lines = [line.split() for line in done.stderr.splitlines() if line.startswith("import ")]
+    return {name: values for _, name, *values in reversed(lines)}
+
+
+SETTINGS = ["1" if platform.machine() in ("x86_64", "AMD64") else "None", "1", "3"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), model="lstm_84x84x1")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        # Each comes as far as to import Keras, and ends with what it then misses.
+        [STAGES[0], "--training_data=/nowhere", "--batch_size=1"],
+        ["evaluate.py", "--dataset=/nowhere", "--checkpoint"],
+        ["generate_video.py", "--dataset=/nowhere", "--output=clip.gif", "--checkpoint"],
+        ["plan.py", "--episodes=1", "--max_steps=1", "--num_rollouts=2", "--checkpoint"],
+        ["play.py", "--port=99999", "--checkpoint"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_every_script_has_the_same_settings(command, checkpoint, tmp_path):
+    more = [checkpoint] if command[-1] == "--checkpoint" else [f"--train_dir={tmp_path}"]
+    done = start("-c", WATCHED, *command, *more)
+    found = settings(done)
+    assert "Traceback" not in done.stderr, done.stderr
+    for name, values in found.items():
+        assert values == SETTINGS, (name, done.stderr)
+    assert "numpy" in found
+
+
+def test_benchmarks_have_the_same_settings():
+    done = start("-c", WATCHED, "benchmarks.child", "limits.machine", "{}")
+    assert settings(done) == {"numpy": SETTINGS, "keras": SETTINGS}, done.stderr
+
+
+def test_what_the_user_has_set_stays():
+    ask = "from utils.start import prepare; prepare(); import os; print(os.environ[{!r}])"
+    for name in ("TF_ENABLE_ONEDNN_OPTS", "OPENBLAS_NUM_THREADS", "TF_CPP_MIN_LOG_LEVEL"):
+        done = start("-c", ask.format(name), **{name: "0"})
+        assert done.stdout.strip() == "0"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere it is as TensorFlow has it")
+@pytest.mark.parametrize("wish, expected", [(None, "True"), ("0", "False")])
+def test_tensorflow_computes_with_onednn_unless_told_otherwise(wish, expected):
+    ask = (
+        "from utils.start import prepare; prepare();"
+        "from tensorflow.python.framework.test_util import IsMklEnabled as on; print(on())"
+    )
+    done = start("-c", ask, **({} if wish is None else {"TF_ENABLE_ONEDNN_OPTS": wish}))
+    assert done.stdout.strip() == expected, done.stderr
+
+
+def test_importing_a_package_changes_neither_environment_nor_descriptors():
+    ask = """
+import os
+before, stderr = dict(os.environ), os.fstat(2)
+import {}
+assert os.path.samestat(stderr, os.fstat(2))
+print(sorted(set(os.environ.items()) - set(before.items())))
+"""
+    # Keras and TensorFlow set variables of their own.
+    theirs = start("-c", ask.format("keras"))
+    ours = start("-c", ask.format("keras, model.predictor, systems.record, utils.checkpoint"))
+    assert (ours.returncode, ours.stdout) == (0, theirs.stdout), ours.stderr
+
+
+@pytest.mark.parametrize("script", [*STAGES, *TOOLS])
+def test_help_and_mistyped_flags_answer_at_once(script):
+    for flags, code in (["--help"], 0), (["--no_such_flag"], 2):
+        done = start("-X", "importtime", script, *flags)
+        assert done.returncode == code
+        imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+        # What takes the seconds. Time itself depends on what else the machine does.
+        assert not imported & {"tensorflow", "keras", "jax", "matplotlib"}
+
+
+def test_help_takes_less_than_a_second_and_a_half_of_processor_time():
+    best = min(_seconds("compress_seq_5_train_reward.py", "--help") for _ in range(3))
+    assert best < 1.5
+
+
+def _seconds(*command):
+    def used():
+        times = os.times()
+        return times.children_user + times.children_system
+
+    before = used()
+    start(*command)
+    return used() - before
+
+
+def test_an_abort_while_tensorflow_is_imported_is_seen(tmp_path):
+    # In TensorFlow's place a library that ends the process, as on a processor without AVX.
+    (tmp_path / "tensorflow").mkdir()
+    (tmp_path / "tensorflow" / "__init__.py").write_text(
+        "import os\nos.write(2, b'this processor lacks AVX\\n')\nos.abort()\n"
+    )
+    done = start(
+        STAGES[0], f"--train_dir={tmp_path}", PYTHONPATH=str(tmp_path), KERAS_BACKEND="tensorflow"
+    )
+    assert done.returncode == -6
+    assert "this processor lacks AVX" in done.stderr
+
+
+def test_a_closed_stderr_works(tmp_path):
+    command = f"exec {sys.executable} {STAGES[0]} --train_dir={tmp_path} --training_data=/no 2>&-"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+
+
+def test_tensorflows_greetings_alone_are_left_out_and_errors_are_not(tmp_path):
+    (tmp_path / "tensorflow").mkdir()
+    (tmp_path / "tensorflow" / "__init__.py").write_text(
+        "import os\nos.write(2, b'I0000 00:00:1.2 3 port.cc:1] hello\\nE0000 an error\\n')\n"
+        "raise ImportError('no such library')\n"
+    )
+    done = start(
+        STAGES[0], f"--train_dir={tmp_path}", PYTHONPATH=str(tmp_path), KERAS_BACKEND="tensorflow"
+    )
+    assert done.returncode == 1
+    assert "E0000 an error" in done.stderr and "no such library" in done.stderr
+    assert "hello" not in done.stderr
+    plain = start("-c", "from utils.start import *; prepare(); import_keras()")
+    assert (plain.returncode, plain.stderr) == (0, "")

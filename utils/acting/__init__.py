@@ -1,0 +1,1 @@
+"""Acts in trained stages: environments, planning, play in the browser."""

@@ -1,0 +1,148 @@
+"""What a checkpoint's `config.json` says, as types: read, checked and written here alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from systems.errors import InputError, one_line
+from systems.files import write_json
+
+CONFIG = "config.json"
+VERSION = 2  # of the file's layout
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a stage is trained: all that its weights depend on besides data and restored weights."""
+
+    feed_back: bool  # whether predictions are fed back; if not, each is one step ahead
+    horizon: int  # steps after the warm-up in each training window
+    decoded: int  # how many of them are decoded and compared
+    batch_size: int  # windows a step, of all devices together
+    learning_rate: float
+    pretraining_steps: int
+    encoder_rate: float  # learning rate of the encoder over the others'; 0: it is not trained
+    termination_rate: float  # learning rate of the termination head over the others'
+    control_weight: float  # of errors at controlled pixels, added to 1
+    reward_weight: float  # of the reward's and termination's loss for each pixel; 0: not trained
+    max_steps: int
+    patience: int  # epochs without a better validation loss
+    steps_per_epoch: int
+    seed: int
+    precision: str  # "float32" or "mixed_bfloat16"
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What a trained stage is and how it came about."""
+
+    stage: str
+    variant: str  # "paper" or "compression"
+    game: str
+    model: str  # the preset's name
+    action_meanings: tuple[str, ...]
+    warmup: int  # real frames before the first prediction
+    frame_skip: int
+    training: TrainingConfig
+    data: dict[str, str]  # directory of the training, validation and test set
+    restored_from: str | None = None  # directory of the stage before
+    restored_weights: str | None = None  # what `utils.checkpoint.digest` said of its weights
+    devices: int = 1
+    versions: dict[str, str] = field(default_factory=dict)  # of Keras and its backend
+    finished: bool = False
+    steps: int | None = None  # how many it took
+    results: dict[str, Any] | None = None  # on the test set
+    version: int = VERSION
+
+    @property
+    def predicts_rewards(self) -> bool:
+        """Whether the reward and termination heads are trained."""
+        return self.training.reward_weight > 0
+
+    def write(self, directory: Path) -> None:
+        """Writes `config.json`."""
+        write_json(directory / CONFIG, dataclasses.asdict(self))
+
+
+def read_config(directory: str | Path) -> CheckpointConfig:
+    """Reads a checkpoint's `config.json`.
+
+    Raises:
+        InputError: there is none, or it is damaged, foreign or of a newer version.
+    """
+    path = Path(directory) / CONFIG
+    try:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"{CONFIG} holds no JSON object")
+        return parse(CheckpointConfig, _upgraded(content))
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+    except ValueError as error:
+        reason = one_line(error)
+    raise InputError(
+        f"expected the directory of a trained stage, with {CONFIG} and weights, received "
+        f"{directory}: {reason}"
+    )
+
+
+def _upgraded(content):
+    """The content of an older file in today's layout.
+
+    Raises:
+        ValueError: the file is of a newer version.
+    """
+    version = content.get("version", 1)
+    if not isinstance(version, int) or version > VERSION:
+        raise ValueError(f"its version is {version}, and this code reads {VERSION} at most")
+    if version == 1:
+        content = {"frame_skip": 4, **content, "version": VERSION}
+        training = content.get("training")
+        if isinstance(training, dict):
+            names = {"predictions": "decoded", "convolution_steps": "pretraining_steps"}
+            content["training"] = {names.get(key, key): value for key, value in training.items()}
+    return content
+
+
+def parse(kind: type, content: dict) -> Any:
+    """A dataclass from a JSON object. Keys that it does not know are left out.
+
+    Raises:
+        ValueError: a value is missing or of another type.
+    """
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for entry in dataclasses.fields(kind):
+        if entry.name in content:
+            values[entry.name] = _checked(entry.name, content[entry.name], hints[entry.name])
+        elif entry.default is entry.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{entry.name} is missing")
+    return kind(**values)
+
+
+def _checked(name, value, hint):
+    """A value of the hinted type: a float may be written as a whole number, a tuple as a list."""
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return parse(hint, value)
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        if value is None:
+            return None
+        return _checked(name, value, inner[0])
+    if hint is float and type(value) is int:
+        return float(value)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_checked(name, part, inner[0]) for part in value)
+    if origin is dict and isinstance(value, dict):
+        if inner[1] is Any:
+            return value
+        return {key: _checked(name, part, inner[1]) for key, part in value.items()}
+    if type(value) is not hint:
+        raise ValueError(f"{name} is {json.dumps(value)[:60]}, expected {hint}")
+    return value

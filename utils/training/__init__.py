@@ -1,0 +1,1 @@
+"""Trains a stage: what the eight scripts at the top do."""

@@ -1,0 +1,193 @@
+"""How pretraining goes on: its phases, their windows and learning rates.
+
+What is trained is in `model.pretraining`, what is made of it in `model.handover`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from keras import ops
+
+from model.handover import hand_over_dynamics, hand_over_next_frame
+from model.networks import Network
+from model.pretraining import LinearDynamics, NextFrame, Pretraining
+from systems.dataset import Dataset
+from systems.errors import InputError
+from systems.windows import Windows, WindowSpec, sample
+from utils.checkpoint import resume_from
+from utils.config import CheckpointConfig
+from utils.training.batches import fit
+from utils.training.distribution import Devices
+from utils.training.optimizer import Dion, rise_and_fall
+from utils.training.progress import Progress
+
+EPOCH = 100  # steps between savings, over which the loss is averaged
+SAMPLES = 4000  # stacks of frames whose features give the principal components
+# The compression variant's components are also those of features that are predicted from these
+# stacks, so many steps ahead.
+SAMPLES_WITH_STEPS = 1500
+SAMPLE_STEPS = 5
+SAMPLES_COMPARED = 100  # windows that tell how much changes from step to step
+# Features that are followed for 40 steps before they are learned for a few may diverge.
+REMEDY = "more --pretraining_steps"
+
+
+class Phase(NamedTuple):
+    """A part of pretraining, with a rise and fall of the learning rate."""
+
+    share: float  # of all steps
+    learning_rate: float
+    windows: float  # for each window of a step of the stage: these are shorter
+    horizon: int  # steps that are predicted
+    shown: int  # how many of them are decoded
+
+
+# The next frame; then frames predicted from predictions, whose errors no recorded frame has.
+NEXT_FRAME_PHASES = (Phase(0.75, 1.5e-3, 2, 1, 1), Phase(0.25, 4e-5, 0.5, 5, 5))
+# Ever further, because features that are followed for a few steps alone diverge soon after. Near
+# steps take longest and have the highest rate, or small and short-lived objects are lost.
+DYNAMICS_PHASES = (
+    Phase(0.35, 2e-3, 1, 2, 2),
+    Phase(0.25, 4e-4, 0.5, 5, 5),
+    Phase(0.20, 3e-4, 0.5, 20, 5),
+    Phase(0.20, 3e-4, 0.35, 40, 5),
+)
+PHASES = {"paper": NEXT_FRAME_PHASES, "compression": DYNAMICS_PHASES}
+
+
+class Pretrainer:
+    """Trains the convolutions alone, then sets the layers between them to hand on what they see.
+
+    Args:
+        network: untrained, but `adapt`ed to its frames.
+        settings: variant, number of steps, batch size, seed and weight of controlled pixels.
+        dataset: the training set.
+        devices: what it is computed on.
+        after_epoch: called with the steps done so far, what is trained, and its mean loss.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        settings: CheckpointConfig,
+        dataset: Dataset,
+        devices: Devices,
+        after_epoch: Callable[[int, Pretraining, float], None],
+    ):
+        self._network, self._dataset, self._devices = network, dataset, devices
+        self._after_epoch = after_epoch
+        self._variant, self._training = settings.variant, settings.training
+        self._shape, self._stack = network.preset.frame_shape, network.preset.stack
+
+    def train(self, done: int = 0, saved: Path | None = None) -> None:
+        """Trains from step `done` on.
+
+        Args:
+            done: a number that `after_epoch` was called with; 0 at first.
+            saved: the weights that the trained model had then, with its optimizer's state.
+        """
+        network = self._network
+        kind = {"paper": NextFrame, "compression": LinearDynamics}[self._variant]
+        phases = PHASES[self._variant]
+        # The stage itself may leave these as they are.
+        layers = [(layer, layer.trainable) for layer in (network.encoder, network.reward_head)]
+        for layer, _ in layers:
+            layer.trainable = True
+        with self._devices.scope():
+            model = kind(network, self._training.control_weight)
+        if saved:
+            resume_from(model, saved)
+        end, all_steps = 0, self._training.pretraining_steps
+        for number, phase in enumerate(phases, start=1):
+            begin, end = end, end + round(phase.share * all_steps)
+            if number == len(phases):
+                end = all_steps
+            if done < end:
+                label = f"pretraining {number}/{len(phases)}"
+                weights = saved if done > begin else None
+                self._train_phase(phase, label, model, begin, end, max(begin, done), weights)
+        self._hand_over(model)
+        for layer, trainable in layers:
+            layer.trainable = trainable
+        network.set_weights(self._devices.broadcast(network.get_weights()))
+
+    def _train_phase(self, phase, label, model, begin, end, done, saved):
+        """Trains from step `done` of the phase's steps `begin` to `end`."""
+        devices, training = self._devices, self._training
+        horizon = _at_most(phase.horizon, self._dataset, self._stack)
+        label += ", one step ahead" if horizon == 1 else f", {horizon} steps ahead"
+        controlled = training.control_weight > 0
+        spec = WindowSpec(self._stack, horizon, shown=phase.shown, controlled=controlled)
+        # As many whole windows on each of the devices.
+        per_device = max(1, round(phase.windows * training.batch_size / devices.num_devices))
+        num_windows = per_device * devices.num_devices
+        share = devices.process, devices.num_processes
+        windows = Windows(self._dataset, self._shape, spec, num_windows, training.seed, *share)
+        with devices.scope():
+            rate = rise_and_fall(phase.learning_rate, end - begin)
+            optimizer = Dion(rate, {model.name: model.own_rate}, products=model.compute_dtype)
+            optimizer.build(model.trainable_variables)
+            if self._variant == "compression":  # the paper variant gains nothing by it
+                model.step_weights = step_weights(
+                    self._network, self._dataset, horizon, training.seed
+                )
+            model.compile(optimizer)
+        if saved:
+            resume_from(model, saved)  # this time with the optimizer's state
+        frames = num_windows * (self._stack + spec.num_shown)
+        shown = devices.first
+        with Progress(label, end, frames, first_step=done, remedy=REMEDY, shown=shown) as progress:
+            while done < end:
+                steps = min(EPOCH, end - done)
+                # Not around what the first process does alone: in there Keras waits for all.
+                with devices.scope():
+                    losses = fit(model, windows, done, steps, progress)
+                done += steps
+                self._after_epoch(done, model, losses["loss"])
+
+    def _hand_over(self, model):
+        """Sets the layers between the convolutions to do what the model does."""
+        stack, seed = self._stack, self._training.seed
+        try:
+            if self._variant == "paper":
+                spec = WindowSpec(stack, horizon=0)
+                windows = sample(self._dataset, self._shape, spec, SAMPLES, seed).batch(0)
+                hand_over_next_frame(self._network, model, windows["frames"])
+            else:
+                spec = WindowSpec(stack, _at_most(SAMPLE_STEPS, self._dataset, stack))
+                some = sample(self._dataset, self._shape, spec, SAMPLES_WITH_STEPS, seed)
+                windows = some.batch(0)
+                frames, actions = windows["frames"][:, :stack], windows["actions"][:, stack - 1 :]
+                hand_over_dynamics(self._network, model, frames, actions)
+        except np.linalg.LinAlgError as error:
+            raise InputError(
+                f"expected convolutions whose features are finite, but after "
+                f"{self._training.pretraining_steps} steps they are not ({error}). Start over "
+                f"with --overwrite and {REMEDY}, or --precision=float32."
+            ) from error
+
+
+def _at_most(horizon: int, dataset: Dataset, stack: int) -> int:
+    """As many steps after a stack of frames as the data set's longest episode has."""
+    return max(1, min(horizon, int(dataset.lengths.max()) + 1 - stack))
+
+
+def step_weights(network: Network, dataset: Dataset, horizon: int, seed: int) -> np.ndarray:
+    """How much each step's error counts: the less, the more has changed by then; 1 on average.
+
+    Alike, far steps would drown near ones, by ten to one after 20 steps. float32 (horizon,).
+    """
+    shape = network.preset.frame_shape
+    spec = WindowSpec(1, horizon)
+    frames = sample(dataset, shape, spec, SAMPLES_COMPARED, seed).batch(0)["frames"]
+    begin, change = network.normalise(frames[:, :1]), np.empty(horizon, np.float32)
+    for step in range(horizon):
+        after = network.normalise(frames[:, step + 1 : step + 2])
+        change[step] = ops.mean(ops.square(after - begin))
+    # A step until which hardly anything changes must not outweigh all others.
+    weights = 1 / np.maximum(change, max(0.01 * change.max(), 1e-6))
+    return weights / weights.mean()

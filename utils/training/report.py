@@ -1,0 +1,87 @@
+"""What a training says at its beginning and at its end."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+
+from utils.checkpoint import Checkpoint
+from utils.training.command_line import StageConfig
+from utils.training.expected_time import expected_seconds, in_words, is_slow_here
+from utils.training.run import Run
+from utils.training.watch import HORIZONS
+from utils.watching import evaluation
+
+# Each stage's successor, by the last part of its name.
+_NEXT = {"seq_1": "seq_3", "seq_3": "seq_5", "seq_5": "seq_5_reward"}
+
+
+def begin(config: StageConfig, run: Run) -> None:
+    """Says what is about to be trained, with what and on what."""
+    settings, training, state = run.settings, run.training, run.state
+    parameters = run.model.network.count_params()
+    frames = ", ".join(f"{dataset.lengths.sum():,} {role}" for role, dataset in run.data.items())
+    print(
+        f"{settings.stage}: {settings.game}, {settings.model}, {parameters / 1e6:.0f} million "
+        f"parameters\n"
+        f"computing on {_device()} by {keras.backend.backend()}, {training.precision}\n"
+        f"frames of play: {frames}"
+    )
+    if run.resumed:
+        of = "" if state.step else " of pretraining"
+        print(f"going on after step {state.step or state.pretraining_steps}{of}")
+    seconds = expected_seconds(settings, state.pretraining_steps, state.step)
+    print(f"expected time: {in_words(seconds)}", flush=True)
+    if is_slow_here(settings):
+        print(
+            f"note: {settings.model} predicts full frames, which is slow without a GPU. "
+            "--model=lstm_84x84x1 is the preset for processors.",
+            flush=True,
+        )
+
+
+def _device():
+    """The devices that Keras computes on, such as `2 x gpu`."""
+    kinds = [device.split(":")[0] for device in keras.distribution.list_devices()]
+    return ", ".join(f"{kinds.count(kind)} x {kind}" for kind in dict.fromkeys(kinds))
+
+
+def end(config: StageConfig, run: Run) -> None:
+    """Measures the best weights on the test set, marks the stage as finished and says so."""
+    settings, state = run.settings, run.state
+    roll_out, palette = run.load_best(), run.data["test"].palette()
+    windows = run.measured_windows("test")
+    results, _ = evaluation.evaluate(roll_out, windows, settings.warmup, HORIZONS, palette)
+    finished = dataclasses.replace(settings, results=results, steps=state.step, finished=True)
+    finished.write(run.directory)
+    run.resume.clear()
+    print(f"{run.directory}: finished after {state.step} steps")
+    if state.best_step:
+        print(f"the best weights by validation loss are those after step {state.best_step}")
+    else:
+        began = settings.restored_from or "pretraining"
+        print(f"note: no epoch improved the validation loss, so the weights of {began} are kept")
+    _print_results(config, results)
+
+
+def already_finished(config: StageConfig, checkpoint: Checkpoint) -> None:
+    """Says that a stage is finished, and what came of it."""
+    print(f"{config.directory} is finished; --overwrite trains it again")
+    if reason := checkpoint.superseded():
+        print(f"note: {reason}")
+    _print_results(config, checkpoint.config.results)
+
+
+def _print_results(config, results):
+    print(
+        f"test play, {results['num_windows']} windows, mean squared error in grey levels squared:"
+    )
+    print(evaluation.table(results))
+    if config.stage.reward_weight:
+        print(evaluation.reward_lines(results))
+    variant, _, name = config.stage.name.partition("_")
+    if name in _NEXT:
+        print(f"next: {config.command(f'{variant}_{_NEXT[name]}')}")
+    else:
+        print(f"next: python generate_video.py --checkpoint {config.directory} --output clip.mp4")

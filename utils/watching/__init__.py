@@ -1,0 +1,1 @@
+"""Looks at trained stages: measurements and videos."""
