@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TypeVar
 
 import numpy as np
@@ -76,59 +75,42 @@ def train_flops(
     forward, for the gradients of the weights, and for those of the inputs. The first layer needs no
     gradient of its inputs.
     """
-    per = _multiplications(model, num_actions)
+    per = _of(model, num_actions)
     steps = warmup + horizon - 1
     encoded = warmup if variant == "compression" else steps
     fed_back = horizon - 1
-    forward = encoded * per["encoder"] + horizon * per["decoder"] + steps * per["core"]
-    first = encoded * per["first"]
+    forward = encoded * per.encoder + horizon * per.decoder + steps * per.core
+    first = encoded * per.first_layer
     if variant == "paper":
-        first = (encoded - fed_back) * per["first"]
+        first = (encoded - fed_back) * per.first_layer
     return 2 * batch * (3 * forward - first)
 
 
 def imagine_flops(model: str, num_actions: int, batch: int, decoded: bool) -> int:
     """Floating-point operations of one imagined step of the compression variant."""
-    per = _multiplications(model, num_actions)
-    return 2 * batch * (per["core"] + per["reward"] + (per["decoder"] if decoded else 0))
+    per = _of(model, num_actions)
+    return 2 * batch * (per.core + _reward_head(model) + (per.decoder if decoded else 0))
 
 
 def core_weights(model: str, num_actions: int) -> int:
     """How many weights one step of the core reads."""
-    return _multiplications(model, num_actions)["core"]
+    return _of(model, num_actions).core
 
 
-def _multiplications(model, num_actions):
-    """Multiplications for one frame or one step of a preset's network.
+def _of(model, num_actions):
+    """The multiplications of a preset's parts, by its name."""
+    from model.operations import multiplications
+    from model.presets import PRESETS
 
-    Returns:
-        dict by part: first (the encoder's first layer), encoder, decoder, core, reward.
-    """
+    return multiplications(PRESETS[model], num_actions)
+
+
+def _reward_head(model):
+    """Multiplications of the reward head for one step."""
     from model.networks import RewardHead
     from model.presets import PRESETS
 
-    preset = PRESETS[model]
-    height, width, channels = preset.frame_shape
-    channels *= preset.stack
-    encoder = []
-    for conv in preset.encoder:
-        height, width = math.ceil(height / conv.stride), math.ceil(width / conv.stride)
-        encoder.append(height * width * channels * conv.filters * conv.size**2)
-        channels = conv.filters
-    units = preset.units
-    dense = height * width * channels * units
-    height, width, channels = preset.decoder_start
+    height, width, _ = PRESETS[model].decoder_start
     per_cell, filters = RewardHead.CHANNELS, RewardHead.FILTERS
-    reward = height * width * (units * per_cell + 9 * per_cell * filters + 4 * filters)
-    decoder = units * height * width * channels
-    for conv, size in zip(preset.decoder, preset.decoder_sizes(), strict=True):
-        decoder += height * width * channels * conv.filters * conv.size**2
-        height, width, channels = *size, conv.filters
-    core = units * units + num_actions * units + 2 * units * 4 * units
-    return {
-        "first": encoder[0],
-        "encoder": sum(encoder) + dense,
-        "decoder": decoder,
-        "core": core,
-        "reward": reward,
-    }
+    per_position = PRESETS[model].units * per_cell + 9 * per_cell * filters + 4 * filters
+    return height * width * per_position

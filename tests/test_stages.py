@@ -29,7 +29,7 @@ from systems.record import dataset_directory, record
 from utils.checkpoint import Checkpoint, fastest_precision, training_in
 from utils.config import read_config
 from utils.training import watch
-from utils.training.command_line import CONTROL_WEIGHT, parse
+from utils.training.command_line import CONTROL_WEIGHT, parse, parser
 from utils.training.stage import main
 from utils.training.stage import script as script_of
 from utils.training.tensorboard import Logs
@@ -143,6 +143,14 @@ def test_the_2016_command_lines_parse_unchanged(script):
     assert config.model == "lstm_210x160x3"
     assert config.num_training_frames == 30000
     assert config.max_steps == stage_of(script).max_steps
+
+
+def test_help_shows_every_default_also_where_it_is_0():
+    text = " ".join(parser(stage_of("compress_seq_3_train")).format_help().split())
+    assert "order of windows (default: 0)" in text
+    assert "first stages only (default: 0)" in text
+    assert "as pretraining left it (default: 0.0)" in text
+    assert "(default: None)" not in text and "(default: False)" not in text
 
 
 def test_a_stages_script_is_named_as_stages_say():
@@ -447,14 +455,15 @@ def test_what_a_stage_says_at_its_beginning_and_end(flags, trained, tmp_path, ca
 
 
 def test_later_stages_say_that_one_before_them_was_trained_again(flags, trained, tmp_path, capsys):
-    run("compress_seq_3_train", *flags)
+    short = "--max_steps=2"
+    run("compress_seq_3_train", *flags, short)
     assert "note" not in capsys.readouterr().out
-    run("compress_seq_1_train", *flags, "--overwrite", "--seed=1")
+    run("compress_seq_1_train", *flags, "--overwrite", "--seed=1", short)
     capsys.readouterr()
-    run("compress_seq_3_train", *flags)
+    run("compress_seq_3_train", *flags, short)
     note = f"{directory(tmp_path, 'compress_seq_3')} was trained from other weights"
     assert note in capsys.readouterr().out
-    run("compress_seq_5_train", *flags, "--max_steps=2")
+    run("compress_seq_5_train", *flags, short)
     assert note in capsys.readouterr().out
     Checkpoint(directory(tmp_path, "compress_seq_3")).predictor()
     assert note in capsys.readouterr().err

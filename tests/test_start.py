@@ -69,7 +69,7 @@ def checkpoint(tmp_path_factory):
         [STAGES[0], "--training_data=/nowhere", "--batch_size=1"],
         ["evaluate.py", "--dataset=/nowhere", "--checkpoint"],
         ["generate_video.py", "--dataset=/nowhere", "--output=clip.gif", "--checkpoint"],
-        ["plan.py", "--episodes=1", "--max_steps=1", "--num_rollouts=2", "--checkpoint"],
+        ["plan.py", "--episodes=1", "--max_steps=1", "--simulator=none", "--checkpoint"],
         ["play.py", "--port=99999", "--checkpoint"],
     ],
     ids=lambda command: command[0],

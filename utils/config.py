@@ -81,7 +81,7 @@ def read_config(directory: str | Path) -> CheckpointConfig:
         content = json.loads(path.read_text())
         if not isinstance(content, dict):
             raise ValueError(f"{CONFIG} holds no JSON object")
-        return parse(CheckpointConfig, _upgraded(content))
+        return from_json(CheckpointConfig, _upgraded(content))
     except OSError as error:
         reason = error.strerror or one_line(error)
     except ValueError as error:
@@ -110,7 +110,7 @@ def _upgraded(content):
     return content
 
 
-def parse(kind: type, content: dict) -> Any:
+def from_json(kind: type, content: dict) -> Any:
     """A dataclass from a JSON object. Keys that it does not know are left out.
 
     Raises:
@@ -129,7 +129,7 @@ def parse(kind: type, content: dict) -> Any:
 def _checked(name, value, hint):
     """A value of the hinted type: a float may be written as a whole number, a tuple as a list."""
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return parse(hint, value)
+        return from_json(hint, value)
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is types.UnionType:
         if value is None:

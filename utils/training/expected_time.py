@@ -8,7 +8,8 @@ import time
 import keras
 from keras import ops
 
-from model.presets import PRESETS, Preset
+from model.operations import multiplications
+from model.presets import PRESETS
 from utils.config import CheckpointConfig
 from utils.training.pretraining import PHASES
 
@@ -16,7 +17,7 @@ from utils.training.pretraining import PHASES
 # convolutions are large; a stage's LSTM spends its time moving weights.
 PRETRAINING_SHARE, STAGE_SHARE = 0.25, 0.15
 OVERHEAD_SECONDS = 20  # compiling and evaluating
-SIZE = 2048  # of the matrices that are timed
+SIZE = 1024  # of the matrices that are timed
 
 
 def expected_seconds(settings: CheckpointConfig, pretraining_done: int, done: int) -> float:
@@ -28,7 +29,7 @@ def expected_seconds(settings: CheckpointConfig, pretraining_done: int, done: in
     """
     training, preset = settings.training, PRESETS[settings.model]
     rate = _product_rate(training.precision)
-    encoder, decoder, core = _multiplications(preset, len(settings.action_meanings))
+    _, encoder, decoder, core = multiplications(preset, len(settings.action_meanings))
     operations = 0.0
     if not done:
         left = 1 - pretraining_done / max(training.pretraining_steps, 1)
@@ -71,25 +72,6 @@ def _product_rate(precision: str) -> float:
         float(ops.cast(ops.matmul(matrix, matrix)[0, 0], "float32"))  # waits for the product
         seconds.append(time.perf_counter() - started)
     return 2 * SIZE**3 / min(seconds)
-
-
-def _multiplications(preset: Preset, num_actions: int) -> tuple[float, float, float]:
-    """Of encoding a frame, decoding a frame, and a step of the core."""
-    height, width, channels = preset.frame_shape
-    channels *= preset.stack
-    encoder = 0
-    for conv in preset.encoder:
-        height, width = math.ceil(height / conv.stride), math.ceil(width / conv.stride)
-        encoder += height * width * channels * conv.filters * conv.size**2
-        channels = conv.filters
-    encoder += height * width * channels * preset.units
-    height, width, channels = preset.decoder_start
-    decoder = height * width * channels * preset.units
-    for conv, size in zip(preset.decoder, preset.decoder_sizes(), strict=True):
-        decoder += height * width * channels * conv.filters * conv.size**2
-        height, width, channels = *size, conv.filters
-    core = preset.units * (9 * preset.units + num_actions)
-    return encoder, decoder, core
 
 
 def is_slow_here(settings: CheckpointConfig) -> bool:

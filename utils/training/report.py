@@ -51,7 +51,7 @@ def end(config: StageConfig, run: Run) -> None:
     """Measures the best weights on the test set, marks the stage as finished and says so."""
     settings, state = run.settings, run.state
     roll_out, palette = run.load_best(), run.data["test"].palette()
-    windows = run.measured_windows("test")
+    windows = run.windows.measured("test")
     results, _ = evaluation.evaluate(roll_out, windows, settings.warmup, HORIZONS, palette)
     finished = dataclasses.replace(settings, results=results, steps=state.step, finished=True)
     finished.write(run.directory)

@@ -15,7 +15,7 @@ from systems.dataset import Dataset
 from systems.errors import InputError
 from systems.files import write_json
 from utils.checkpoint import interrupted_run_damaged, resume_from, write_weights
-from utils.config import CheckpointConfig, TrainingConfig, parse
+from utils.config import CheckpointConfig, TrainingConfig, from_json
 
 VERSION = 2  # of state.json's layout
 STATE = "state.json"
@@ -99,7 +99,7 @@ class Resume:
                     "--overwrite."
                 )
             self._check(content)
-            state = parse(RunState, content["state"])
+            state = from_json(RunState, content["state"])
         except InputError:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -118,7 +118,7 @@ class Resume:
 
     def _check(self, content):
         run = f"the run in {self.directory.parent}"
-        began = parse(TrainingConfig, content["training"])
+        began = from_json(TrainingConfig, content["training"])
         if differs := difference(self._settings.training, began):
             name, ours, theirs = differs
             what = f"--{name}={theirs}" if name in FLAGS else f"{name} {theirs} in the script"

@@ -1,14 +1,13 @@
 """A stage under way: pretraining, then epochs of training steps with a validation after each.
 
-`Run.train` is the loop. What is needed to resume it is `resume.py`'s, what is shown of it
-`watch.py`'s, what is said at its end `report.py`'s.
+`Run.train` is the loop. Its windows are made in `stage_windows.py`. `resume.py` saves what it can
+be resumed from, `watch.py` shows how it goes, and `report.py` says what came of it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -16,20 +15,18 @@ import keras
 from model.predictor import FramePredictor, RollOut
 from model.presets import PRESETS
 from systems.dataset import Dataset, palette
-from systems.windows import Windows, WindowSpec, require_length, sample
 from utils.checkpoint import load_weights, save_weights
 from utils.config import CheckpointConfig
 from utils.training.batches import fit
-from utils.training.command_line import BATCH_SIZES
 from utils.training.distribution import Devices
 from utils.training.optimizer import ScaledAdam, rise_and_fall
 from utils.training.pretraining import Pretrainer
 from utils.training.progress import Progress, require_finite
 from utils.training.resume import Resume, RunState
-from utils.training.watch import HORIZONS, Watch
+from utils.training.stage_windows import StageWindows
+from utils.training.watch import Watch
 
 REWARD_RATE = 10.0  # learning rate of the reward head, which pretraining has trained already
-REWARD_WITHIN = 20  # steps in which half of the windows that train the reward have an event
 
 
 class Run:
@@ -55,11 +52,9 @@ class Run:
     ):
         self.settings, self.training = settings, settings.training
         self.directory, self.data, self.devices = directory, data, devices
-        self.shape = PRESETS[settings.model].frame_shape
-        data["training"].keep_fitted(self.shape)
-        for role, dataset in data.items():
-            shown = 1 if role == "test" else self.training.decoded
-            require_length(dataset, settings.warmup + shown)
+        shape = PRESETS[settings.model].frame_shape
+        data["training"].keep_fitted(shape)
+        self.windows = StageWindows(settings, data, devices)
         self._make_model()
         self.resume = Resume(directory, settings, data)
         state = self.resume.load(self.model) if resumes else None
@@ -68,8 +63,8 @@ class Run:
             if previous:
                 load_weights(self.model.network, previous)
             else:
-                colours = palette(list(data.values())) if self.shape[-1] == 3 else None
-                statistics = data["training"].frame_statistics(self.shape)
+                colours = palette(list(data.values())) if shape[-1] == 3 else None
+                statistics = data["training"].frame_statistics(shape)
                 self.model.network.adapt(*statistics, colours)
         devices.agree(
             f"{self.state.weights or 'nothing'} and {self.training.precision} to go on with",
@@ -82,7 +77,7 @@ class Run:
         All processes of a distributed run do the same. The first alone writes.
         """
         state, devices = self.state, self.devices
-        windows, validation = self._training_windows(), self._validation_windows()
+        windows, validation = self.windows.training(), self.windows.validation()
         watch = self._begin_watching() if devices.first else None
         if self._pretrains:
             self._pretrain(watch)
@@ -110,26 +105,6 @@ class Run:
         """The roll-out of the best weights."""
         load_weights(self.roll_out.predictor.network, self.directory)
         return self.roll_out
-
-    def measured_windows(self, role: str) -> dict:
-        """Windows of a set on which errors are measured."""
-        count = self._num_measured
-        if role == "validation":
-            count = max(count // 4, 1)
-        far = (int(self.data[held].lengths.max()) + 1 for held in ("validation", "test"))
-        # One length for all, so that the roll-out compiles once.
-        horizon = min(HORIZONS[-1], max(min(far) - self.settings.warmup, 1))
-        return self._sample(role, WindowSpec(self.settings.warmup, horizon), count)
-
-    @property
-    def _num_measured(self):
-        """Windows that errors are measured on: large batches need no more of them."""
-        batch_size = self.training.batch_size
-        usual = BATCH_SIZES.get(self.settings.model, batch_size)
-        return max(8 * min(batch_size, usual), self.devices.num_devices)
-
-    def _sample(self, role, spec, count):
-        return sample(self.data[role], self.shape, spec, count).batch(0)
 
     def _make_model(self):
         training = self.training
@@ -172,40 +147,12 @@ class Run:
         if self._copied:
             self.roll_out.predictor.network.set_weights(self.model.network.get_weights())
 
-    @property
-    def _spec(self):
-        """What a training window holds."""
-        training = self.training
-        return WindowSpec(
-            self.settings.warmup,
-            training.horizon,
-            shown=training.decoded,
-            controlled=training.control_weight > 0,
-            reward_within=REWARD_WITHIN if training.reward_weight else 0,
-        )
-
-    def _training_windows(self):
-        devices, training = self.devices, self.training
-        return Windows(
-            self.data["training"],
-            self.shape,
-            self._spec,
-            training.batch_size,
-            training.seed,
-            devices.process,
-            devices.num_processes,
-        )
-
-    def _validation_windows(self):
-        spec = replace(self._spec, reward_within=0)
-        return self.devices.share(self._sample("validation", spec, self._num_measured))
-
     def _begin_watching(self):
         self.settings.write(self.directory)
         return Watch(
             self.directory,
             self.settings,
-            self.measured_windows("validation"),
+            self.windows.measured("validation"),
             self.data["validation"].palette(),
             self.roll_out,
             self._copied,
@@ -239,7 +186,7 @@ class Run:
         """Trains for an epoch; returns its mean losses, learning rate and speed."""
         state, training, devices = self.state, self.training, self.devices
         steps = min(training.steps_per_epoch, training.max_steps - state.step)
-        frames = training.batch_size * self._spec.length
+        frames = training.batch_size * windows.spec.length
         progress = Progress(
             f"epoch {state.epoch + 1}" + ("" if state.best is None else f", best {state.best:.4g}"),
             training.max_steps,

@@ -14,10 +14,12 @@ from model.pretraining import Pretraining, PretrainingRollOut
 from systems.files import write_whole
 from utils.config import CheckpointConfig
 from utils.training.resume import RunState
+from utils.training.stage_windows import LONGEST_HORIZON
 from utils.training.tensorboard import Logs
 from utils.watching import evaluation, video
 
-HORIZONS = (1, 3, 5, 10, 30)  # steps whose errors are plotted while training and reported after
+# Steps whose errors are plotted while training and reported after it.
+HORIZONS = (1, 3, 5, 10, LONGEST_HORIZON)
 EPOCHS_PER_CLIP = 5
 WINDOWS_PER_CLIP = 2
 PRETRAINING_STEPS_PER_LOOK = 1000  # between evaluations on validation play
