@@ -23,9 +23,8 @@ predicting none. Of the end of the episode it reports the average precision.
 """
 
 import argparse
-from pathlib import Path
 
-from systems.errors import check_writable, exit_on_input_error, whole_number
+from systems.errors import check_writable, exit_on_input_error, user_path, whole_number
 from utils.start import prepare
 
 
@@ -40,13 +39,13 @@ def main() -> None:
         "--checkpoint",
         required=True,
         action="append",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         help="a stage's directory; may be given several times",
     )
     add(
         "--dataset",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         help="what to measure on (default: the checkpoint's test set)",
     )
@@ -68,8 +67,8 @@ def main() -> None:
         default=0,
         help="chooses the windows (default: %(default)s)",
     )
-    add("--output", type=Path, metavar="JSON", help="write all figures; a list if several")
-    add("--plot", type=Path, metavar="PNG", help="draw the errors over the horizon")
+    add("--output", type=user_path, metavar="JSON", help="write all figures; a list if several")
+    add("--plot", type=user_path, metavar="PNG", help="draw the errors over the horizon")
     args = parser.parse_args()
     with exit_on_input_error():
         for path in (args.output, args.plot):

@@ -6,9 +6,8 @@ checkpoints of a game stand side by side.
 """
 
 import argparse
-from pathlib import Path
 
-from systems.errors import exit_on_input_error, whole_number
+from systems.errors import exit_on_input_error, user_path, whole_number
 from utils.start import prepare
 
 
@@ -23,7 +22,7 @@ def main() -> None:
         "--checkpoint",
         required=True,
         action="append",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         help="a stage's directory, such as checkpoints/freeway/lstm_84x84x1/compress_seq_5_reward; "
         "may be given several times",
@@ -31,7 +30,7 @@ def main() -> None:
     add(
         "--output",
         required=True,
-        type=Path,
+        type=user_path,
         metavar="MP4",
         help="the video's name, ending in .mp4 or .gif",
     )
@@ -55,7 +54,7 @@ def main() -> None:
     )
     add(
         "--dataset",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         help="data set of the real frames (default: the first checkpoint's test set)",
     )

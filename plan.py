@@ -12,9 +12,8 @@ model's gain over random play that the compressed model keeps.
 """
 
 import argparse
-from pathlib import Path
 
-from systems.errors import exit_on_input_error, whole_number
+from systems.errors import exit_on_input_error, user_path, whole_number
 from utils.start import prepare
 
 
@@ -37,7 +36,11 @@ def parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add(
-        "--checkpoint", required=True, type=Path, metavar="DIR", help="a *_reward stage's directory"
+        "--checkpoint",
+        required=True,
+        type=user_path,
+        metavar="DIR",
+        help="a *_reward stage's directory",
     )
     add(
         "--simulator",
@@ -61,10 +64,10 @@ def parser() -> argparse.ArgumentParser:
     add("--episodes", type=whole_number(1), default=10, help="number of episodes (10)")
     add("--max_steps", type=whole_number(1), default=1000, help="of each episode (1000)")
     add("--seed", type=whole_number(0), default=0, help="of all random choices (0)")
-    add("--output", type=Path, metavar="JSON", help="write all figures")
+    add("--output", type=user_path, metavar="JSON", help="write all figures")
     add(
         "--video",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="mp4 or gif of the first episode beside what the model imagined",
     )

@@ -8,8 +8,8 @@ start. The page shows them, their difference, the rewards and the error as it gr
 import argparse
 from pathlib import Path
 
-from systems.errors import InputError, exit_on_input_error, positive_number, whole_number
-from utils.start import prepare
+from systems.errors import InputError, exit_on_input_error, positive_number, user_path, whole_number
+from utils.start import import_keras, prepare
 
 MAX_FPS = 60  # of the Atari 2600
 
@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
         "--checkpoint",
         required=True,
         action="append",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         help="a stage's directory; may be given twice, to switch between two",
     )
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     add("--fps", type=steps_a_second, default=15, help=f"steps a second, at most {MAX_FPS} (15)")
     add(
         "--recordings",
-        type=Path,
+        type=user_path,
         default=Path("recordings"),
         metavar="DIR",
         help="where S saves videos (recordings)",
@@ -78,7 +78,7 @@ def serve(directories: list[Path], port: int, fps: float, recordings: Path) -> N
     config = checkpoints[0].config
     AtariGame(config.game).check_actions(config.action_meanings)
 
-    # After the checks, because these two bring Keras.
+    import_keras()  # after the checks, because it takes seconds
     from utils.acting import server
     from utils.acting.twin_game import WorldModel
 

@@ -19,7 +19,7 @@ import platform
 import tempfile
 from pathlib import Path
 
-from systems.errors import check_writable, exit_on_input_error, whole_number
+from systems.errors import check_writable, exit_on_input_error, user_path, whole_number
 from utils.start import import_keras, prepare
 
 SECTIONS = ("train", "imagine", "data", "record")
@@ -35,7 +35,7 @@ def main() -> None:
     )
     add = parser.add_argument
     add("--only", choices=SECTIONS, help="this section alone")
-    add("--output", type=Path, metavar="JSON", help="also write the table as JSON")
+    add("--output", type=user_path, metavar="JSON", help="also write the table as JSON")
     add(
         "--rounds",
         type=whole_number(1),

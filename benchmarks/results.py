@@ -11,7 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
-from systems.errors import InputError, exit_on_input_error
+from systems.errors import InputError, exit_on_input_error, user_path
 
 SUMMARY_HORIZONS = ("1", "5", "10", "30", "100")
 
@@ -23,7 +23,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("directory", type=Path, help="of the JSON files, such as docs/results")
+    parser.add_argument("directory", type=user_path, help="of the JSON files, such as docs/results")
     directory = parser.parse_args().directory
     with exit_on_input_error():
         measured = read_results(directory)

@@ -38,12 +38,13 @@ def frame_encoder(preset: Preset, dtype) -> keras.Sequential:
                 conv.size,
                 conv.stride,
                 padding="same",
+                data_format="channels_last",  # whatever the user's Keras is set to
                 activation=leaky_relu,
                 kernel_initializer="he_normal",
                 dtype=dtype,
             )
         )
-    layers.append(keras.layers.Flatten(dtype=dtype))
+    layers.append(keras.layers.Flatten(data_format="channels_last", dtype=dtype))
     layers.append(
         keras.layers.Dense(
             preset.units, activation=leaky_relu, kernel_initializer="he_normal", dtype=dtype
@@ -82,6 +83,7 @@ class FrameDecoder(keras.layers.Layer):
                     conv.size,
                     conv.stride,
                     padding="same",
+                    data_format="channels_last",
                     activation=None if last else leaky_relu,
                     kernel_initializer=keras.initializers.VarianceScaling(variance, "fan_in"),
                     dtype=dtype,
@@ -129,11 +131,14 @@ class RewardHead(keras.layers.Layer):
             self.FILTERS,
             3,
             padding="same",
+            data_format="channels_last",
             activation=leaky_relu,
             kernel_initializer="he_normal",
             dtype=dtype,
         )
-        self.verdict = keras.layers.Conv2D(4, 1, dtype=dtype, name="verdict")
+        self.verdict = keras.layers.Conv2D(
+            4, 1, data_format="channels_last", dtype=dtype, name="verdict"
+        )
 
     def build(self, input_shape):
         self.dense.build(input_shape)

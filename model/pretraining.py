@@ -142,7 +142,7 @@ def mean_per_cell(pixels, preset: Preset):
     side = math.prod(conv.stride for conv in preset.encoder)
     x = ops.reshape(ops.cast(pixels, "float32"), (-1, height, width, 1))
     padding = (0, 0), (0, rows * side - height), (0, columns * side - width), (0, 0)
-    x = ops.average_pool(ops.pad(x, padding), side, side)
+    x = ops.average_pool(ops.pad(x, padding), side, side, data_format="channels_last")
     inside = [
         np.minimum(side, size - side * np.arange(cells))
         for size, cells in ((height, rows), (width, columns))
@@ -268,9 +268,9 @@ class LinearDynamics(Pretraining):
             ops.cast(ops.convert_to_tensor(weight), features.dtype)
             for weight in (*self.kernels, *self.biases, self.place_factors, self.action_factors)
         )
-        x = ops.conv(features, kernel_in, padding="same") + bias_in
+        x = ops.conv(features, kernel_in, padding="same", data_format="channels_last") + bias_in
         x = x * position_factors * ops.take(action_factors, actions, axis=0)[:, None, None]
-        return ops.conv(x, kernel_out, padding="same") + bias_out
+        return ops.conv(x, kernel_out, padding="same", data_format="channels_last") + bias_out
 
 
 def _near_identity(channels, seed):

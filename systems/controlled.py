@@ -34,7 +34,7 @@ from zlib_ng import zlib_ng
 from systems.atari import AtariGame, Moment
 from systems.dataset import CONTROLLED, Dataset, directory_of_files
 from systems.episodes import ZLIB_LEVEL
-from systems.errors import InputError, exit_on_input_error, whole_number
+from systems.errors import InputError, exit_on_input_error, say, user_path, whole_number
 from systems.files import refusals_explained, sync, workspace
 from systems.record import DEFAULT_NUM_WORKERS
 from systems.workers import answers, parent, require_parent
@@ -250,7 +250,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        "dataset", help="directory of metadata.json and main_data.hdf5, or its parent"
+        "dataset",
+        type=user_path,
+        help="directory of metadata.json and main_data.hdf5, or its parent",
     )
     parser.add_argument(
         "--num_workers",
@@ -261,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = parser.parse_args(arguments)
     with exit_on_input_error():
         try:
-            print(find_controlled(flags.dataset, flags.num_workers))
+            say(find_controlled(flags.dataset, flags.num_workers))
         except KeyboardInterrupt:
             print("interrupted; nothing was kept", file=sys.stderr)
             raise SystemExit(130) from None

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import math
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,21 @@ def exit_on_input_error() -> Iterator[None]:
         raise SystemExit(2) from None
 
 
+def say(text: str) -> None:
+    """Prints to stdout at once. Where nobody reads it any more (`| head -1`) the work goes on."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _drop_output()
+
+
+def _drop_output() -> None:
+    """Sends what is printed from now on nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
 def one_line(error: Exception) -> str:
     """Returns the start of another library's message on one line, to be quoted in ours."""
     return " ".join(str(error).split())[:300]
@@ -39,15 +55,43 @@ def one_line(error: Exception) -> str:
 def check_writable(path: Path) -> None:
     """Refuses a path that cannot be written, before hours are spent on its content.
 
+    A device, such as /dev/stdout, and a named pipe are written into.
+
     Raises:
-        InputError: its directory does not exist or cannot be written to, or it is a directory.
+        InputError: its directory does not exist or cannot be written to, or it is a directory, a
+            disk or a socket.
     """
+    if is_special(path):
+        mode = path.stat().st_mode
+        if stat.S_ISBLK(mode) or stat.S_ISSOCK(mode) or not os.access(path, os.W_OK):
+            raise InputError(f"expected a file that can be written, received {path}")
+        return
+    path = Path(os.path.realpath(path))  # a link stays, and what it names is replaced
     if not path.parent.is_dir():
         raise InputError(f"expected a directory to write {path} to: {path.parent} is none")
     if path.is_dir():
         raise InputError(f"expected the name of a file to write, received the directory {path}")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"expected a directory that can be written to, received {path.parent}")
+
+
+def is_special(path: Path) -> bool:
+    """Returns whether a path names a device, a pipe or a socket, which no file may replace."""
+    if not path.exists() or path.is_dir():
+        return False
+    return not path.is_file() or Path(os.path.abspath(path)).is_relative_to("/dev")
+
+
+def user_path(text: str) -> Path:
+    """The argparse type of a path. `~` is the home directory, which shells leave alone after `=`.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no such user.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"expected a path, received {text!r}: {error}") from error
 
 
 def whole_number(minimum: int, maximum: float = math.inf) -> Callable[[str], int]:

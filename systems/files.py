@@ -14,12 +14,13 @@ import re
 import secrets
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
 
-from systems.errors import InputError, one_line
+from systems.errors import InputError, is_special, one_line
 
 PARTIAL = ".partial-"
 
@@ -93,6 +94,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Writes a file under another name and renames it once it is on the disk.
 
     Several processes may write the same file: each has a name of its own, and the last one wins.
+    A symbolic link stays, and what it names is replaced. A device or pipe is written into.
 
     Args:
         path: the final name.
@@ -101,6 +103,10 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         InputError: the system refused.
     """
+    if is_special(path):
+        _write_into(path, write)
+        return
+    path = Path(os.path.realpath(path))
     partial = _partial(path)
     with refusals_explained(path):
         try:
@@ -110,6 +116,24 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
             sync(path.parent)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _write_into(path, write):
+    """Writes a file elsewhere and copies its content to the end of `path`."""
+    with refusals_explained(path), tempfile.TemporaryDirectory() as directory:
+        whole = Path(directory, path.name)
+        write(whole)
+        with open(whole, "rb") as content, _opened(path) as special:
+            shutil.copyfileobj(content, special)
+
+
+def _opened(path):
+    """Opens a device or pipe. /dev/stdout is this process' own, with all that it has printed."""
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):  # it is closed
+            if os.path.samestat(path.stat(), os.fstat(descriptor)):
+                return os.fdopen(os.dup(descriptor), "wb")
+    return open(path, "ab")
 
 
 def _partial(path):

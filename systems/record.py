@@ -34,7 +34,14 @@ from tqdm import tqdm
 from systems.atari import AtariGame, game_name
 from systems.dataset import FRAMES, METADATA
 from systems.episodes import ZLIB_LEVEL, Colour, Episode, play_episodes
-from systems.errors import InputError, exit_on_input_error, probability, whole_number
+from systems.errors import (
+    InputError,
+    exit_on_input_error,
+    probability,
+    say,
+    user_path,
+    whole_number,
+)
 from systems.files import num_cores, refusals_explained, sync, workspace
 from systems.policies import POLICIES, LookaheadPolicy, make_policy, policy_name
 
@@ -276,7 +283,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--seed", type=whole_number(0), default=1, help="another seed gives other actions"
     )
-    parser.add_argument("--data_path", default="data", help="directory of all data sets")
+    parser.add_argument(
+        "--data_path", type=user_path, default=Path("data"), help="directory of all data sets"
+    )
     parser.add_argument(
         "--policy",
         choices=POLICIES,
@@ -321,10 +330,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print("interrupted; nothing was kept", file=sys.stderr)
             raise SystemExit(130) from None
     if existed and not flags.overwrite:
-        print(f"{directory} is there already, nothing to do; --overwrite records it again")
+        say(f"{directory} is there already, nothing to do; --overwrite records it again")
     else:
         megabytes = sum(file.stat().st_size for file in directory.iterdir()) / 1e6
-        print(f"recorded {directory}, {megabytes:.1f} MB")
+        say(f"recorded {directory}, {megabytes:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Files appear whole or not at all, and locks keep processes apart."""
 
+import argparse
 import errno
 import fcntl
 import json
 import os
+import shlex
 import signal
 import stat
 import subprocess
@@ -13,7 +15,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-from systems.errors import InputError
+from systems.errors import InputError, check_writable, user_path
 from systems.files import (
     lock,
     num_cores,
@@ -240,3 +242,67 @@ def test_cores_are_those_that_the_process_may_use():
     asked = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, capture_output=True, check=True)
     assert asked.stdout == b"1 1\n"
     assert num_cores() == len(os.sched_getaffinity(0))
+
+
+def test_a_link_stays_and_what_it_names_is_replaced(tmp_path):
+    target, link = tmp_path / "there" / "results.json", tmp_path / "link.json"
+    target.parent.mkdir()
+    link.symlink_to(target)
+    for content in ({"a": 1}, {"a": 2}):  # the first time it names nothing
+        check_writable(link)
+        write_json(link, content)
+        assert link.is_symlink() and json.loads(target.read_text()) == content
+    assert os.listdir(target.parent) == ["results.json"]
+
+
+def test_devices_and_pipes_are_written_into(tmp_path):
+    null = Path("/dev/null")
+    check_writable(null)
+    write_json(null, {"a": 1})
+    assert stat.S_ISCHR(null.stat().st_mode)
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    check_writable(pipe)
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True)
+    write_json(pipe, {"a": 1})
+    assert json.loads(reader.communicate()[0]) == {"a": 1}
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_what_is_printed_and_written_to_stdout_both_arrive(tmp_path):
+    code = (
+        "from pathlib import Path; from systems.errors import say; from systems.files import *;"
+        "say('before'); write_json(Path('/dev/stdout'), {'a': 1}); say('after')"
+    )
+    with open(tmp_path / "output", "w") as output:
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=output, check=True)
+    assert (tmp_path / "output").read_text() == 'before\n{\n  "a": 1\n}\nafter\n'
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes device nodes")
+def test_a_device_of_ones_own_stays_and_a_disk_is_refused(tmp_path):
+    null, disk = tmp_path / "null", tmp_path / "disk"
+    os.mknod(null, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    write_json(null, {"a": 1})
+    assert stat.S_ISCHR(null.stat().st_mode)
+    os.mknod(disk, 0o666 | stat.S_IFBLK, os.makedev(7, 200))
+    with pytest.raises(InputError, match="expected a file that can be written"):
+        check_writable(disk)
+
+
+def test_a_home_directory_is_found_behind_an_equals_sign(monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert user_path("~/data") == Path("/somewhere/data")
+    with pytest.raises(argparse.ArgumentTypeError, match="no_such_user"):
+        user_path("~no_such_user/data")
+
+
+def test_work_goes_on_where_nobody_reads_any_more(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from systems.errors import say;"
+        "[say(f'line {i}') for i in range(5000)]; Path(sys.argv[1]).write_text('done')"
+    )
+    command = f"{sys.executable} -c {shlex.quote(code)} {tmp_path / 'file'} | head -1"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("line 0\n", "")
+    assert (tmp_path / "file").read_text() == "done"

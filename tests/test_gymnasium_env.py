@@ -1,6 +1,9 @@
 """The compressed game as a Gymnasium environment."""
 
 import importlib.util
+import subprocess
+import sys
+from pathlib import Path
 
 import gymnasium
 import keras
@@ -20,6 +23,8 @@ from . import tiny  # noqa: F401 - registers the preset "tiny"
 from .checkpoints import write_checkpoint
 
 pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -262,3 +267,29 @@ def test_stable_baselines_trains_on_the_vector_environment(checkpoint):
     assert env.get_images() == [None] * 4
     assert all(info["TimeLimit.truncated"] for info in infos)
     assert not np.array_equal(infos[0]["terminal_observation"], observations[0])
+
+
+def test_an_action_for_each_game_is_asked_for(checkpoint):
+    env = gymnasium.make_vec("CompressedAtari-v0", num_envs=3, checkpoint=checkpoint)
+    env.reset(seed=0)
+    for actions in ([1], [[1, 1, 1]], 1):
+        with pytest.raises(InputError, match="an action for each of 3 games"):
+            env.step(np.array(actions))
+
+
+def test_a_forked_process_is_an_error_at_once_and_not_a_hang(checkpoint):
+    code = """
+import sys, gymnasium, tests.tiny, systems.compressed_env
+gymnasium.make_vec(
+    "CompressedAtari-v0", num_envs=2, vectorization_mode="async", checkpoint=sys.argv[1]
+).reset()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, checkpoint],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode
+    assert "gymnasium.make_vec(..., num_envs=256) steps all games as one batch" in done.stderr

@@ -577,7 +577,8 @@ def test_more_games_than_stated_are_refused(address):
     "headers",
     [
         {"Host": "example.org"},
-        {"Host": "127.0.0.1"},
+        {"Host": "127.0.0.1.example.org"},
+        {"Host": "127.0.0.1:8080", "Origin": "http://127.0.0.1:3000"},
         {"Origin": "http://example.org"},
         {"Origin": "null"},
     ],
@@ -594,20 +595,21 @@ def test_other_hosts_and_origins_are_refused(address, headers):
     asyncio.run(ask())
 
 
-def test_the_port_that_browsers_leave_out_is_served(models, tmp_path):
+@pytest.mark.parametrize("host", ["localhost", "localhost:8080", "127.0.0.1:8080"])
+def test_a_forwarded_port_and_the_one_that_browsers_leave_out_are_served(models, tmp_path, host):
     served = server.Server(models, 15, tmp_path)
-    served.port = 80
 
-    async def answer(host):
+    async def answer(headers):
         async def page(request):
             return web.Response()
 
-        request = make_mocked_request("GET", "/", headers={"Host": host})
+        request = make_mocked_request("GET", "/", headers=headers)
         return (await served.refuse_strangers(request, page)).status
 
-    assert asyncio.run(answer("localhost")) == 200
+    assert asyncio.run(answer({"Host": host})) == 200
+    assert asyncio.run(answer({"Host": host, "Origin": f"http://{host}"})) == 200
     with pytest.raises(web.HTTPForbidden):
-        asyncio.run(answer("localhost:8080"))
+        asyncio.run(answer({"Host": host, "Origin": "http://localhost:3000"}))
 
 
 def test_the_script_serves_until_it_is_interrupted(tmp_path):

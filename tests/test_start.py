@@ -179,3 +179,36 @@ def test_tensorflows_greetings_alone_are_left_out_and_errors_are_not(tmp_path):
     assert "hello" not in done.stderr
     plain = start("-c", "from utils.start import *; prepare(); import_keras()")
     assert (plain.returncode, plain.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"image_data_format": "channels_first", "floatx": "float16", "epsilon": 1}',
+        '{"backend": "x"}',
+    ],
+)
+def test_the_projects_own_settings_of_keras_hold(tmp_path, content):
+    (tmp_path / ".keras").mkdir()
+    (tmp_path / ".keras" / "keras.json").write_text(content)
+    ask = (
+        "from utils.start import *; prepare(); import_keras(); import keras;"
+        "print(keras.config.floatx(), keras.config.image_data_format(), keras.config.epsilon())"
+    )
+    own = {"HOME": str(tmp_path), "KERAS_BACKEND": ""}
+    done = start("-c", ask, **own)
+    assert done.stdout == "float32 channels_last 1e-07\n", done.stderr
+
+
+def test_ctrl_c_while_tensorflow_is_imported_is_one_line(tmp_path, checkpoint):
+    (tmp_path / "tensorflow").mkdir()
+    (tmp_path / "tensorflow" / "__init__.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
+    )
+    own = {"PYTHONPATH": str(tmp_path), "KERAS_BACKEND": "tensorflow"}
+    for command in (
+        [STAGES[0], f"--train_dir={tmp_path}"],
+        ["plan.py", f"--checkpoint={checkpoint}"],
+    ):
+        done = start(*command, **own)
+        assert (done.returncode, done.stderr) == (130, "interrupted\n")

@@ -186,3 +186,10 @@ def test_a_video_has_at_most_60_frames_a_second():
     done = start("generate_video.py", "--checkpoint=nowhere", "--output=clip.mp4", "--fps=61")
     assert done.returncode == 2
     assert "at most 60" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "12:30.gif"])
+def test_a_colon_in_a_name_is_no_protocol(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_video(name, clip())
+    assert (tmp_path / name).stat().st_size > 100

@@ -6,6 +6,7 @@ import platform
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 # How the lines begin that TensorFlow prints about itself while it is imported. No setting silences
 # them: its logger is not set up yet.
@@ -26,6 +27,9 @@ def prepare() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # What ends the process alone: errors that matter are raised in Python, too.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Whatever ~/.keras/keras.json says, ours is read: another order of an image's axes or another
+    # number format would be another network. KERAS_BACKEND still chooses the backend.
+    os.environ["KERAS_HOME"] = str(Path(__file__).parent / "keras")
 
 
 def import_keras() -> None:

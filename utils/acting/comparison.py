@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from systems.atari import AtariGame
-from systems.errors import InputError, check_writable
+from systems.errors import InputError, check_writable, say
 from systems.files import num_cores, write_json
 from systems.planning import Planner, Play, play_in_processes, play_side_by_side
 from utils.checkpoint import Checkpoint
+from utils.start import import_keras
 from utils.watching import video
 
 SIMULATORS = ("compressed", "emulator", "none")
@@ -71,11 +72,10 @@ def compare_simulators(settings: ComparisonSettings) -> None:
     for name in settings.simulators:
         result, film = _play(name, settings, checkpoint)
         results["simulators"][name] = result
-        print(
+        say(
             f"{config.game}, {name}: mean return {result['mean_return']:.2f} "
             f"{_interval_text(result['interval'])}, "
-            f"{result['decisions_per_second']:.1f} decisions/s",
-            flush=True,
+            f"{result['decisions_per_second']:.1f} decisions/s"
         )
         if settings.output:
             write_json(settings.output, results)
@@ -84,7 +84,7 @@ def compare_simulators(settings: ComparisonSettings) -> None:
     if set(settings.simulators) == set(SIMULATORS):
         returns = (results["simulators"][name]["returns"] for name in SIMULATORS)
         results["share_kept"] = share_kept(*returns)
-        print(_share_text(results["share_kept"]))
+        say(_share_text(results["share_kept"]))
     if settings.output:
         write_json(settings.output, results)
 
@@ -116,6 +116,7 @@ def _play(name, settings, checkpoint):
     film = None
     if name == "compressed":
         # Imported here, because it brings Keras: a wrong path should be an error at once.
+        import_keras()
         from utils.acting.simulator import CompressedSimulator
 
         predictor = checkpoint.predictor(precision="auto")

@@ -12,6 +12,7 @@ An episode starts after ten real frames from a data set. The model imagines ever
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -39,6 +40,19 @@ class EnvState(NamedTuple):
     observation: np.ndarray  # (1, ...), as the environment returns it
     steps: int  # since the episode's start
     random: dict[str, Any]  # the random generator's state
+
+
+_IMPORTED_IN = os.getpid()
+
+
+def _require_own_keras():
+    """Raises InputError in a process that was forked from one with Keras, where it would hang."""
+    if os.getpid() != _IMPORTED_IN:
+        raise InputError(
+            "expected an environment in the process that has imported Keras, received one in a "
+            'forked process, as vectorization_mode="async" makes them. Leave that out: '
+            "gymnasium.make_vec(..., num_envs=256) steps all games as one batch."
+        )
 
 
 class ImaginedGames:
@@ -71,6 +85,7 @@ class ImaginedGames:
         reward_type: str,
         max_episode_steps: int | None,
     ):
+        _require_own_keras()
         for value, choices, name in (
             (observation_type, OBSERVATION_TYPES, "observation_type"),
             (reward_type, REWARD_TYPES, "reward_type"),
@@ -165,6 +180,11 @@ class ImaginedGames:
             InputError: there is no such action.
         """
         actions = np.asarray(actions, np.int32)
+        if actions.shape != self.steps.shape:
+            raise InputError(
+                f"expected an action for each of {len(self.steps)} games, received an array of "
+                f"shape {actions.shape}"
+            )
         if not ((actions >= 0) & (actions < self.action_space.n)).all():
             raise InputError(
                 f"expected actions in 0..{self.action_space.n - 1}, received {actions.tolist()}"

@@ -95,12 +95,14 @@ class Server:
 
     @web.middleware
     async def refuse_strangers(self, request, handler):
-        """Answers only what this machine's browser requests for the served page."""
-        hosts = {f"{name}:{self.port}" for name in (HOST, "localhost")}
-        if self.port == 80:  # browsers leave this port out
-            hosts |= {HOST, "localhost"}
+        """Answers only what a browser requests of this machine for the served page.
+
+        The port may be another one than is served, because it may be forwarded (`ssh -L`). No name
+        but this machine's is accepted, and no page but the one that was served from there.
+        """
+        name = request.host.rpartition(":")[0] if ":" in request.host else request.host
         origin = request.headers.get("Origin")
-        if request.host not in hosts or origin not in {None, *(f"http://{h}" for h in hosts)}:
+        if name not in (HOST, "localhost") or origin not in (None, f"http://{request.host}"):
             raise web.HTTPForbidden(text=f"only pages of http://{HOST}:{self.port} are served")
         return await handler(request)
 

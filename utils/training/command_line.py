@@ -14,6 +14,7 @@ from systems.errors import (
     exit_on_input_error,
     number_from_zero,
     positive_number,
+    user_path,
     whole_number,
 )
 from systems.policies import POLICIES
@@ -173,10 +174,10 @@ def parser(stage: Stage, description: str | None = None) -> argparse.ArgumentPar
         choices=PRESETS,
         help="the network's preset: lstm_84x84x1 for processors, lstm_210x160x3 for GPUs",
     )
-    add("--data_path", type=Path, default=Path("data"), help="directory of the data sets")
+    add("--data_path", type=user_path, default=Path("data"), help="directory of the data sets")
     add(
         "--train_dir",
-        type=Path,
+        type=user_path,
         default=Path("checkpoints"),
         help="directory of the trained stages",
     )
@@ -188,7 +189,7 @@ def parser(stage: Stage, description: str | None = None) -> argparse.ArgumentPar
     )
     add("--policy", default="random", choices=POLICIES, help="who plays while recording")
     for role in ROLES:
-        add(f"--{role}_data", type=Path, metavar="DIR", help=f"use this data set for {role}")
+        add(f"--{role}_data", type=user_path, metavar="DIR", help=f"use this data set for {role}")
     sizes = ", ".join(f"{size} with {model}" for model, size in BATCH_SIZES.items())
     add("--batch_size", type=whole_number(1), help=f"windows a step (default: {sizes})")
     add(

@@ -12,7 +12,7 @@ import keras
 
 from systems.controlled import find_controlled, why_not_replayable
 from systems.dataset import CONTROLLED, Dataset, find_dataset
-from systems.errors import InputError, exit_on_input_error
+from systems.errors import InputError, exit_on_input_error, say
 from systems.files import remove
 from systems.record import record
 from utils.checkpoint import (
@@ -138,7 +138,7 @@ def _previous_stage(config) -> Checkpoint | None:
     directory = config.previous_directory
     if directory is None:
         if not config.pretraining_steps and not config.encoder_rate:
-            print(
+            say(
                 "note: without --pretraining_steps the encoder stays at its random weights; "
                 "--encoder_rate=1 trains it"
             )
@@ -160,9 +160,9 @@ def _previous_stage(config) -> Checkpoint | None:
             "--training_data."
         )
     if not previous.config.finished:
-        print(f"note: {name} was stopped early; starting from its best weights so far")
+        say(f"note: {name} was stopped early; starting from its best weights so far")
     if reason := previous.superseded():
-        print(f"note: {reason}")
+        say(f"note: {reason}")
     return previous
 
 
@@ -181,7 +181,7 @@ def _datasets(config: StageConfig, devices: Devices) -> dict[str, Dataset]:
         for role in ROLES:
             directory, count = config.data_directory(role), config.num_frames(role)
             if config.given_data(role) is None and not directory.exists():
-                print(
+                say(
                     f"no {role} set in {directory}: recording {count} frames of "
                     f"{config.policy} play"
                 )
@@ -204,7 +204,7 @@ def _control_weight(config, data: Mapping[str, Dataset], quiet: bool = False) ->
         reason = why_not_replayable(data[role].metadata, data[role].frame_shape)
         if reason:
             if not quiet:
-                print(
+                say(
                     f"note: the {role} set cannot be replayed ({reason}), so all pixels count "
                     "alike, as with --control_weight=0"
                 )

@@ -6,6 +6,7 @@ import dataclasses
 
 import keras
 
+from systems.errors import say
 from utils.checkpoint import Checkpoint
 from utils.training.command_line import StageConfig
 from utils.training.expected_time import expected_seconds, in_words, is_slow_here
@@ -22,7 +23,7 @@ def begin(config: StageConfig, run: Run) -> None:
     settings, training, state = run.settings, run.training, run.state
     parameters = run.model.network.count_params()
     frames = ", ".join(f"{dataset.lengths.sum():,} {role}" for role, dataset in run.data.items())
-    print(
+    say(
         f"{settings.stage}: {settings.game}, {settings.model}, {parameters / 1e6:.0f} million "
         f"parameters\n"
         f"computing on {_device()} by {keras.backend.backend()}, {training.precision}\n"
@@ -30,14 +31,13 @@ def begin(config: StageConfig, run: Run) -> None:
     )
     if run.resumed:
         of = "" if state.step else " of pretraining"
-        print(f"going on after step {state.step or state.pretraining_steps}{of}")
+        say(f"going on after step {state.step or state.pretraining_steps}{of}")
     seconds = expected_seconds(settings, state.pretraining_steps, state.step)
-    print(f"expected time: {in_words(seconds)}", flush=True)
+    say(f"expected time: {in_words(seconds)}")
     if is_slow_here(settings):
-        print(
+        say(
             f"note: {settings.model} predicts full frames, which is slow without a GPU. "
-            "--model=lstm_84x84x1 is the preset for processors.",
-            flush=True,
+            "--model=lstm_84x84x1 is the preset for processors."
         )
 
 
@@ -56,32 +56,30 @@ def end(config: StageConfig, run: Run) -> None:
     finished = dataclasses.replace(settings, results=results, steps=state.step, finished=True)
     finished.write(run.directory)
     run.resume.clear()
-    print(f"{run.directory}: finished after {state.step} steps")
+    say(f"{run.directory}: finished after {state.step} steps")
     if state.best_step:
-        print(f"the best weights by validation loss are those after step {state.best_step}")
+        say(f"the best weights by validation loss are those after step {state.best_step}")
     else:
         began = settings.restored_from or "pretraining"
-        print(f"note: no epoch improved the validation loss, so the weights of {began} are kept")
+        say(f"note: no epoch improved the validation loss, so the weights of {began} are kept")
     _print_results(config, results)
 
 
 def already_finished(config: StageConfig, checkpoint: Checkpoint) -> None:
     """Says that a stage is finished, and what came of it."""
-    print(f"{config.directory} is finished; --overwrite trains it again")
+    say(f"{config.directory} is finished; --overwrite trains it again")
     if reason := checkpoint.superseded():
-        print(f"note: {reason}")
+        say(f"note: {reason}")
     _print_results(config, checkpoint.config.results)
 
 
 def _print_results(config, results):
-    print(
-        f"test play, {results['num_windows']} windows, mean squared error in grey levels squared:"
-    )
-    print(evaluation.table(results))
+    say(f"test play, {results['num_windows']} windows, mean squared error in grey levels squared:")
+    say(evaluation.table(results))
     if config.stage.reward_weight:
-        print(evaluation.reward_lines(results))
+        say(evaluation.reward_lines(results))
     variant, _, name = config.stage.name.partition("_")
     if name in _NEXT:
-        print(f"next: {config.command(f'{variant}_{_NEXT[name]}')}")
+        say(f"next: {config.command(f'{variant}_{_NEXT[name]}')}")
     else:
-        print(f"next: python generate_video.py --checkpoint {config.directory} --output clip.mp4")
+        say(f"next: python generate_video.py --checkpoint {config.directory} --output clip.mp4")

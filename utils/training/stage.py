@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
+from systems.errors import exit_on_input_error
 from utils.start import import_keras, prepare
 
 
@@ -59,7 +60,7 @@ def main(stage: Stage, argv: list[str] | None = None) -> None:
     from utils.training.command_line import parse
 
     config = parse(stage, argv, description=sys.modules["__main__"].__doc__)
-    import_keras()
-    from utils.training.curriculum import run
-
+    with exit_on_input_error():  # Ctrl-C, while TensorFlow is imported
+        import_keras()
+        from utils.training.curriculum import run
     run(config)

@@ -13,7 +13,7 @@ import numpy as np
 from model.presets import PRESETS
 from systems.controlled_futures import controlled_pixels
 from systems.dataset import Dataset
-from systems.errors import InputError
+from systems.errors import InputError, say
 from systems.files import write_json
 from systems.windows import Windows, WindowSpec, sample
 from utils.checkpoint import Checkpoint
@@ -163,18 +163,18 @@ def compare_checkpoints(
     results = []
     for checkpoint in checkpoints:
         results.append(play.measure(checkpoint))
-        _print(results[-1])
         if output:
             write_json(output, results[0] if len(checkpoints) == 1 else results)
+        _print(results[-1])
     if plot:
         draw_errors(results, plot)
 
 
 def _print(results):
     windows = f"{results['num_windows']} windows"
-    print(f"{results['checkpoint']} on {results['dataset']}, {windows}:")
-    print(evaluation.thorough_table(results))
-    print(evaluation.reward_lines(results))
+    say(f"{results['checkpoint']} on {results['dataset']}, {windows}:")
+    say(evaluation.thorough_table(results))
+    say(evaluation.reward_lines(results))
 
 
 def _require_same_play(checkpoints, dataset):

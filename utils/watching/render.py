@@ -12,7 +12,7 @@ import numpy as np
 
 from model.presets import PRESETS
 from systems.dataset import Dataset
-from systems.errors import InputError
+from systems.errors import InputError, say
 from systems.seeds import generator
 from systems.windows import WindowSpec, sample
 from utils.checkpoint import Checkpoint, check_alike
@@ -68,7 +68,7 @@ def render(
         [rewards for _, rewards in predictions],
     )
     video.write_video(output, video.side_by_side(panels, captions), fps)
-    print(f"{output}: {num_frames} frames, {config.game}, {config.stage}")
+    say(f"{output}: {num_frames} frames, {config.game}, {config.stage}")
 
 
 def _window(dataset: Dataset, checkpoint, num_frames, replay, seed):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -171,7 +172,8 @@ def _first_and_all(frames):
 
 def _write_mp4(path, frames, fps):
     first, frames = _first_and_all(frames)
-    with av.open(str(path), "w") as container:
+    # The whole path, because FFmpeg would take what stands before a colon for a protocol.
+    with av.open(os.path.abspath(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps)
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"  # the one that every browser and player shows
