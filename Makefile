@@ -1,5 +1,5 @@
 # make test: lint and all tests. make test-fast: lint and the quick ones. make demo: data, training,
-# video, error table in 9 to 15 minutes. All make their own virtual environment first.
+# video, error table in 10 to 20 minutes. All make their own virtual environment first.
 
 PYTHON ?= python3
 BIN = .venv/bin

@@ -22,6 +22,7 @@ class InputError(ValueError):
 @contextlib.contextmanager
 def exit_on_input_error() -> Iterator[None]:
     """Ends a script with one line on stderr: exit code 2 for an `InputError`, 130 for Ctrl-C."""
+    _replace_closed_streams()
     try:
         yield
     except KeyboardInterrupt:
@@ -30,6 +31,13 @@ def exit_on_input_error() -> Iterator[None]:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _replace_closed_streams():
+    """Opens the null device in place of a closed stdout or stderr, as some daemons close them."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open as long as the process
 
 
 def say(text: str) -> None:

@@ -160,9 +160,14 @@ def test_an_abort_while_tensorflow_is_imported_is_seen(tmp_path):
 
 
 def test_a_closed_stderr_works(tmp_path):
-    command = f"exec {sys.executable} {STAGES[0]} --train_dir={tmp_path} --training_data=/no 2>&-"
-    done = subprocess.run(["sh", "-c", command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert done.returncode == 2
+    def run(*command):
+        command = f"exec {sys.executable} {' '.join(command)} 2>&-"
+        return subprocess.run(["sh", "-c", command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+    done = run(STAGES[0], f"--train_dir={tmp_path}", "--training_data=/no")
+    assert (done.returncode, done.stdout) == (2, "")  # before anything is recorded
+    done = run("-m systems.record --num_frames=20", f"--data_path={tmp_path}")
+    assert done.returncode == 0 and "recorded" in done.stdout
 
 
 def test_tensorflows_greetings_alone_are_left_out_and_errors_are_not(tmp_path):

@@ -188,6 +188,9 @@ def _datasets(config: StageConfig, devices: Devices) -> dict[str, Dataset]:
                 seed = config.data_seed(role)
                 record(config.game, config.policy, count, seed, config.data_path)
 
+    for role in ROLES:
+        if (given := config.given_data(role)) is not None:
+            find_dataset(given, config.game)  # refused before others are recorded
     devices.first_then_others(record_missing)
     data = {}
     for role in ROLES:

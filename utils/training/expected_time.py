@@ -13,9 +13,8 @@ from model.presets import PRESETS
 from utils.config import CheckpointConfig
 from utils.training.pretraining import PHASES
 
-# What a training step reaches of the machine's rate of large matrix products. Pretraining's
-# convolutions are large; a stage's LSTM spends its time moving weights.
-PRETRAINING_SHARE, STAGE_SHARE = 0.25, 0.15
+# What pretraining and training reach of the machine's rate of large matrix products.
+SHARE = 0.3
 OVERHEAD_SECONDS = 20  # compiling and evaluating
 SIZE = 1024  # of the matrices that are timed
 
@@ -38,7 +37,7 @@ def expected_seconds(settings: CheckpointConfig, pretraining_done: int, done: in
             windows = phase.windows * training.batch_size
             each = windows * (frames * encoder + phase.shown * decoder)
             steps = left * phase.share * training.pretraining_steps
-            operations += 6 * steps * each / PRETRAINING_SHARE
+            operations += 6 * steps * each
     fed_back = training.feed_back and settings.variant == "paper"
     frames = settings.warmup + (training.horizon if fed_back else 0)
     if not training.feed_back:
@@ -48,8 +47,8 @@ def expected_seconds(settings: CheckpointConfig, pretraining_done: int, done: in
     encoded = frames * (6 if training.encoder_rate or fed_back else 2)
     steps = settings.warmup + training.horizon
     each = encoded * encoder + 6 * training.decoded * decoder + 6 * steps * core
-    operations += (training.max_steps - done) * training.batch_size * each / STAGE_SHARE
-    return operations / rate + OVERHEAD_SECONDS
+    operations += (training.max_steps - done) * training.batch_size * each
+    return operations / (SHARE * rate) + OVERHEAD_SECONDS
 
 
 def in_words(seconds: float) -> str:
