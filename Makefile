@@ -32,7 +32,7 @@ test: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -q -n auto --dist worksteal
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n auto --dist loadfile $(ON_JAX)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n auto --dist worksteal $(ON_JAX)
 
 # For whoever edits: what takes less than a second or two each, in a minute and a half at most.
 test-fast: .venv/installed-dev
