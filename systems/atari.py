@@ -30,14 +30,20 @@ def game_name(name: str) -> str:
     """Returns a game's canonical name, the snake_case name of its ROM.
 
     Args:
-        name: the game as a user writes it: "ms_pacman", "ms_pacman.bin", "MsPacman" and
-            "ALE/MsPacman-v5" are the same game.
+        name: the game as a user writes it: "ms_pacman", "ms_pacman.bin", "MsPacman",
+            "ALE/MsPacman-v5" and "MsPacmanNoFrameskip-v4" are the same game.
 
     Raises:
-        InputError: for an unknown game, and for the four that need two players.
+        InputError: for an unknown game, one whose observations are RAM, and for the four that need
+            two players.
     """
+    if re.search(r"-ram(NoFrameskip|Deterministic)?-v\d+$", name.strip()):
+        raise InputError(
+            f"expected a game whose observations are images, received {name!r}, whose observations "
+            "are RAM; choose the one without -ram"
+        )
     rom_ids = {_letters(rom_id): rom_id for rom_id in roms.get_all_rom_ids()}
-    letters = _letters(re.sub(r"^ALE/|\.bin$|-v\d+$", "", name.strip()))
+    letters = _letters(re.sub(r"^ALE/|\.bin$|(NoFrameskip|Deterministic)?-v\d+$", "", name.strip()))
     game = rom_ids.get(letters)
     if game is None:
         similar = [rom_ids[match] for match in difflib.get_close_matches(letters, rom_ids, n=5)]

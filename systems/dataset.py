@@ -2,7 +2,8 @@
 
 A data set is a directory with `metadata.json` and `main_data.hdf5`, whose group `episode_N` holds
 
-    observations   uint8 (T + 1, height, width) palette indices, or (T + 1, height, width, 3) RGB
+    observations   uint8 (T + 1, height, width) palette indices, or any image that
+                   `systems.observations` understands
     actions        int (T,); action t leads from observation t to observation t + 1
     rewards        float (T,) of the actions
     terminations   bool (T,); true where the game was over after the action
@@ -27,10 +28,13 @@ from systems.atari import resize
 from systems.errors import InputError, one_line
 from systems.frame_cache import FrameCache
 from systems.metadata import action_meanings_of, game_of, read_metadata
+from systems.observations import understand
+from systems.spaces import SpaceError, parsed
+from systems.steps import STEP_KEYS, first_action, read_steps
 
 FRAMES, METADATA = "main_data.hdf5", "metadata.json"
 CONTROLLED = "controlled.hdf5"  # made by `systems.controlled`
-KEYS = ("observations", "actions", "rewards", "terminations")
+KEYS = ("observations", *STEP_KEYS)
 
 
 def directory_of_files(directory: str | Path) -> Path:
@@ -44,6 +48,7 @@ class Dataset:
 
     Args:
         directory: of metadata.json and main_data.hdf5, or its parent (Minari's own nesting).
+        observation_key: which entry of Dict observations is the image. None: the only one.
 
     Attributes:
         directory: where the files lie.
@@ -54,13 +59,15 @@ class Dataset:
         names: of the episodes' groups, in order.
         actions, rewards, terminations: of each episode: int32 (T,), float32 (T,), bool (T,).
         lengths: int64 (episodes,), the steps T of each episode.
-        frame_shape: of one frame as it is stored.
+        observations: what the observations are and how frames are made of them.
+        frame_shape: (height, width) of palette indices, (height, width, 1) of grey frames or
+            (height, width, 3) of RGB.
 
     Raises:
         InputError: there is no data set, it is damaged, or it has another layout.
     """
 
-    def __init__(self, directory: str | Path):
+    def __init__(self, directory: str | Path, observation_key: str | None = None):
         self.directory = directory = directory_of_files(directory)
         self.path = directory / FRAMES
         if not directory.exists():
@@ -70,59 +77,44 @@ class Dataset:
             )
         try:
             self.metadata = read_metadata(directory / METADATA)
-            self.game = game_of(self.metadata)
-            self.action_meanings = action_meanings_of(self.metadata)
-            self._read_index()
+            about = parsed(self.metadata)
+            start = first_action(about.get("action_space"))
+            self.game = game_of(about)
+            self.action_meanings = action_meanings_of(about)
+            self._read_index(about, start, observation_key)
         except InputError:
             raise
+        except SpaceError as error:
+            raise InputError(f"{error} The data set is {directory}.") from error
         except KeyError as error:
             raise self._damaged(f"{one_line(error)} is missing.") from error
         except (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
             raise self._damaged(one_line(error)) from error
+        self._observation_key = observation_key
         self._caches = {}
 
-    def _read_index(self):
+    def _read_index(self, about, start, observation_key):
         episodes = []
         with h5py.File(self.path) as file:
             for name in file:
                 number = re.fullmatch(r"episode_(\d+)", name)
                 if number is None:
                     raise ValueError(f"{name} is no episode's name (episode_0, episode_1, ...).")
-                episodes.append((int(number[1]), name, *self._read_episode(name, file[name])))
+                observations = understand(file[name], about, observation_key)
+                count = len(file[name][observations.path]) - 1
+                steps = read_steps(name, file[name], count, start, len(self.action_meanings))
+                episodes.append((int(number[1]), name, *steps, observations))
         if not episodes:
             raise ValueError("it has no episode.")
         columns = zip(*sorted(episodes, key=lambda episode: episode[0]), strict=True)
-        _, self.names, self.actions, self.rewards, self.terminations, shapes = map(list, columns)
+        _, self.names, self.actions, self.rewards, self.terminations, kinds = map(list, columns)
         self.lengths = np.array([len(actions) for actions in self.actions], np.int64)
-        self.frame_shape = shapes[0]
-        if shapes.count(shapes[0]) != len(shapes):
-            raise ValueError(f"its episodes have frames of several shapes: {set(shapes)}.")
-        for key in ("palette", "grey_palette"):
-            if len(self.frame_shape) == 2 and key not in self.metadata:
-                raise ValueError(
-                    f"its frames should be palette indices, whose colours {METADATA} gives, but "
-                    f"{key} is missing there."
-                )
-
-    def _read_episode(self, name, group):
-        """Returns actions, rewards, terminations and the shape of a frame."""
-        observations = group["observations"]
-        count, *shape = observations.shape
-        if observations.dtype != np.uint8 or len(shape) not in (2, 3) or shape[2:] not in ([], [3]):
-            raise ValueError(
-                f"the observations of {name} should be uint8 (frames, height, width) or (frames, "
-                f"height, width, 3), but are {observations.dtype} {observations.shape}."
-            )
-        actions = group["actions"][:].astype(np.int32)
-        rewards = group["rewards"][:].astype(np.float32)
-        terminations = group["terminations"][:].astype(bool)
-        for key, values in zip(KEYS[1:], (actions, rewards, terminations), strict=True):
-            if values.shape != (count - 1,):
-                raise ValueError(
-                    f"{name} has {count} observations and so should have {count - 1} {key}, but "
-                    f"these have the shape {values.shape}."
-                )
-        return actions, rewards, terminations, tuple(shape)
+        # Values up to 1 alone may also be those of dark frames, as other episodes tell.
+        self.observations = min(kinds, key=lambda kind: kind.unit)
+        self.frame_shape = self.observations.frame_shape
+        stored = {kind.stored for kind in kinds}
+        if len(stored) > 1:
+            raise ValueError(f"its episodes have frames of several shapes: {stored}.")
 
     def _damaged(self, reason):
         return InputError(
@@ -177,23 +169,25 @@ class Dataset:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A hash of metadata and all episodes. It does not depend on where the data set lies."""
+        """A hash of metadata, episodes and `observation_key`, wherever the data set lies."""
         content = hashlib.sha256(json.dumps(self.metadata, sort_keys=True).encode())
         with open(self.path, "rb") as file:
             content.update(hashlib.file_digest(file, "sha256").digest())
+        if self._observation_key:
+            content.update(self._observation_key.encode())
         return content.hexdigest()[:16]
 
     def palette(self) -> np.ndarray | None:
-        """Returns the RGB of each palette index, uint8 (256, 3); None if frames are RGB."""
+        """Returns the RGB of each palette index, uint8 (256, 3); None if there are none."""
         return palette([self])
 
     def grey_palette(self) -> np.ndarray | None:
-        """Returns the grey level of each palette index, uint8 (256,); None if frames are RGB."""
+        """Returns the grey level of each palette index, uint8 (256,); None if there are none."""
         table = self.known_colours("grey_palette")
         return None if table is None else _complete(table)
 
     def known_colours(self, key: str = "palette") -> list | None:
-        """Returns 256 entries of a palette in metadata.json; None if frames are RGB.
+        """Returns 256 entries of a palette in metadata.json; None if there are none.
 
         The entry of an index that no frame shows is None.
         """
@@ -231,7 +225,7 @@ class Dataset:
                 numbers,
                 lambda some: self.fit(self._stored(episode, some), shape),
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise InputError(
                 f"expected frames {start} to {start + count - 1} of {self.names[episode]} in "
                 f"{self.path}, but reading failed: {one_line(error)} Record the data set again."
@@ -244,12 +238,8 @@ class Dataset:
         }
 
     def _stored(self, episode, numbers):
-        """Returns some of an episode's frames as they are stored."""
-        frames = self._file[self.names[episode]]["observations"]
-        first, last = int(numbers[0]), int(numbers[-1])
-        if last - first == len(numbers) - 1:  # reading them at once takes half the time
-            return frames[first : last + 1]
-        return np.stack([frames[number] for number in numbers])
+        """Returns some of an episode's frames, not fitted to anything."""
+        return self.observations.read(self._file[self.names[episode]], numbers)
 
     def read_controlled(self, episode: int, frames, shape) -> np.ndarray:
         """Returns the controlled pixels of some frames, fitted to a preset.
@@ -308,8 +298,9 @@ class Dataset:
         for frame, out in zip(frames, fitted, strict=True):
             if indices:
                 frame = palette[frame] if channels == 3 else cv2.LUT(frame, grey_palette)
-            elif channels == 1:
-                frame = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+            elif frame.shape[-1] != channels:
+                way = cv2.COLOR_RGB2GRAY if channels == 1 else cv2.COLOR_GRAY2RGB
+                frame = cv2.cvtColor(frame, way)
             out[:] = resize(frame, shape)
         return fitted
 
@@ -374,18 +365,24 @@ def _complete(table):
     return np.array([table[index] for index in nearest], np.uint8)
 
 
-def find_dataset(directory: str | Path, game: str, num_actions: int | None = None) -> Dataset:
+def find_dataset(
+    directory: str | Path,
+    game: str,
+    num_actions: int | None = None,
+    observation_key: str | None = None,
+) -> Dataset:
     """Opens a data set and checks its game and its number of actions.
 
     Args:
         directory: see `Dataset`.
         game: the canonical name of the game.
         num_actions: how many actions there should be; None: any number.
+        observation_key: see `Dataset`.
 
     Raises:
         InputError: there is no such data set, or it has another game or number of actions.
     """
-    dataset = Dataset(directory)
+    dataset = Dataset(directory, observation_key)
     if dataset.game not in (None, game):
         raise InputError(
             f"expected a data set of {game} in {dataset.directory}, but it is of {dataset.game}. "

@@ -31,12 +31,15 @@ def read_metadata(path: Path) -> dict:
 def game_of(metadata: dict) -> str | None:
     """Returns the game's name; None if the metadata names none.
 
+    Args:
+        metadata: see `systems.spaces.parsed`.
+
     Raises:
         ValueError: the name is not where Minari writes it.
     """
     if "game" in metadata:
         return metadata["game"]
-    spec = _parsed(metadata, "env_spec")
+    spec = metadata.get("env_spec")
     return None if spec is None else game_name(_entry(spec, "id", str, "env_spec"))
 
 
@@ -48,14 +51,8 @@ def action_meanings_of(metadata: dict) -> list[str]:
     """
     if "action_meanings" in metadata:
         return metadata["action_meanings"]
-    count = _entry(_parsed(metadata, "action_space"), "n", int, "action_space")
+    count = _entry(metadata.get("action_space"), "n", int, "action_space")
     return [str(action) for action in range(count)]
-
-
-def _parsed(metadata, key):
-    """An entry that Minari writes as a string of JSON."""
-    value = metadata.get(key)
-    return json.loads(value) if isinstance(value, str) else value
 
 
 def _entry(content, key, kind, place):

@@ -52,10 +52,19 @@ def bare_emulator(game: str, frame_skip: int) -> ALEInterface:
         ("Pitfall2", "pitfall2"),
         ("TicTacToe3D", "tic_tac_toe_3d"),
         ("UpNDown-v4", "up_n_down"),
+        ("Breakout-v0", "breakout"),
+        ("BreakoutNoFrameskip-v4", "breakout"),
+        ("BreakoutDeterministic-v4", "breakout"),
     ],
 )
 def test_game_name_accepts_the_usual_spellings(name, expected):
     assert game_name(name) == expected
+
+
+@pytest.mark.parametrize("name", ["Breakout-ram-v4", "Breakout-ramNoFrameskip-v4", "Pong-ram-v0"])
+def test_a_game_that_observes_ram_is_refused(name):
+    with pytest.raises(InputError, match=f"expected a game .*images, received '{name}'.*RAM"):
+        game_name(name)
 
 
 def test_pascal_case_name_of_every_game_is_known():

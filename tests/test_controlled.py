@@ -139,7 +139,7 @@ def test_data_that_cannot_be_played_again_is_refused(directory, capsys):
         ({"frame_skip": 2}, "to lead to its last frame, but they do not"),
         ({"max_episode_frames": 100}, "to lead to its last frame, but they do not"),
         ({"repeat_action_probability": 0.25}, "repeat_action_probability is 0.25"),
-        ({"action_meanings": ["NOOP", "FIRE"]}, "its actions are not those of the game"),
+        ({"action_meanings": ["NOOP", "UP", "FIRE"]}, "its actions are not those of the game"),
     ):
         path.write_text(json.dumps({**metadata, **change}))
         with pytest.raises(SystemExit) as error:

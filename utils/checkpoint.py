@@ -112,7 +112,10 @@ class Checkpoint:
         """
         config = self.config
         return find_dataset(
-            directory or config.data["test"], config.game, len(config.action_meanings)
+            directory or config.data["test"],
+            config.game,
+            len(config.action_meanings),
+            config.observation_key,
         )
 
     def superseded(self) -> str | None:

@@ -53,6 +53,7 @@ class CheckpointConfig:
     data: dict[str, str]  # directory of the training, validation and test set
     restored_from: str | None = None  # directory of the stage before
     restored_weights: str | None = None  # what `utils.checkpoint.digest` said of its weights
+    observation_key: str | None = None  # which entry of Dict observations is the image
     devices: int = 1
     versions: dict[str, str] = field(default_factory=dict)  # of Keras and its backend
     finished: bool = False

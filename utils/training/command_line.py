@@ -45,6 +45,7 @@ class StageConfig:
     training_data: Path | None
     validation_data: Path | None
     test_data: Path | None
+    observation_key: str | None
     batch_size: int
     learning_rate: float
     pretraining_steps: int
@@ -114,7 +115,7 @@ class StageConfig:
     def command(self, stage_name: str) -> str:
         """The command that trains another stage with the flags that have to be the same."""
         kept = ["atari_game", "model", "data_path", "train_dir", "num_training_frames", "policy"]
-        kept += [f"{role}_data" for role in ROLES]
+        kept += [*(f"{role}_data" for role in ROLES), "observation_key"]
         defaults = vars(parser(self.stage).parse_args([]))
         flags = [
             f"--{name}={getattr(self, name)}"
@@ -190,6 +191,7 @@ def parser(stage: Stage, description: str | None = None) -> argparse.ArgumentPar
     add("--policy", default="random", choices=POLICIES, help="who plays while recording")
     for role in ROLES:
         add(f"--{role}_data", type=user_path, metavar="DIR", help=f"use this data set for {role}")
+    add("--observation_key", metavar="KEY", help="entry of Dict observations that is the image")
     sizes = ", ".join(f"{size} with {model}" for model, size in BATCH_SIZES.items())
     add("--batch_size", type=whole_number(1), help=f"windows a step (default: {sizes})")
     add(

@@ -104,6 +104,12 @@ def _check_flags(config, finished):
         ours = config.data_directory(role)
         if not _same_data_set(ours, theirs.data[role]):
             raise _other_flags(config, f"the {role} set {theirs.data[role]}", ours)
+    if config.observation_key != theirs.observation_key:
+        expected, received = (
+            f"--observation_key={key}" if key else "no --observation_key"
+            for key in (theirs.observation_key, config.observation_key)
+        )
+        raise _other_flags(config, expected, received)
     if not all(Path(theirs.data[role]).exists() for role in ROLES):
         return  # without data, what it was trained with cannot be worked out again
     data = {role: finished.test_data(theirs.data[role]) for role in ROLES}
@@ -195,7 +201,11 @@ def _datasets(config: StageConfig, devices: Devices) -> dict[str, Dataset]:
     data = {}
     for role in ROLES:
         num_actions = len(data["training"].action_meanings) if data else None
-        data[role] = find_dataset(config.data_directory(role), config.game, num_actions)
+        data[role] = find_dataset(
+            config.data_directory(role), config.game, num_actions, config.observation_key
+        )
+        if devices.first and (text := data[role].observations.text):
+            say(f"observations of the {role} set: {text}")
     return data
 
 
@@ -257,6 +267,7 @@ def _settings(config, previous, data, control_weight, devices) -> CheckpointConf
         frame_skip=training_set.metadata.get("frame_skip", FRAME_SKIP),
         training=_training_config(config, data, control_weight),
         data={role: str(dataset.directory) for role, dataset in data.items()},
+        observation_key=config.observation_key,
         restored_from=str(previous.directory) if previous else None,
         restored_weights=digest(previous.directory) if previous else None,
         devices=devices.num_devices,
