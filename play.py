@@ -76,7 +76,7 @@ def serve(directories: list[Path], port: int, fps: float, recordings: Path) -> N
     checkpoints = [Checkpoint(directory) for directory in directories]
     check_alike(checkpoints)
     config = checkpoints[0].config
-    AtariGame(config.game).check_actions(config.action_meanings)
+    config.check_game(AtariGame(config.game))
 
     import_keras()  # after the checks, because it takes seconds
     from utils.acting import server

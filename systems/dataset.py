@@ -25,6 +25,7 @@ import h5py
 import numpy as np
 
 from systems.atari import resize
+from systems.emulation import emulation_of
 from systems.errors import InputError, one_line
 from systems.frame_cache import FrameCache
 from systems.metadata import action_meanings_of, game_of, read_metadata
@@ -56,6 +57,7 @@ class Dataset:
         metadata: what metadata.json says.
         game: the game's name; None if the metadata names none.
         action_meanings: what each action is called, in order.
+        frame_skip, emulator: how the emulator was set, see `systems.emulation.emulation_of`.
         names: of the episodes' groups, in order.
         actions, rewards, terminations: of each episode: int32 (T,), float32 (T,), bool (T,).
         lengths: int64 (episodes,), the steps T of each episode.
@@ -81,6 +83,7 @@ class Dataset:
             start = first_action(about.get("action_space"))
             self.game = game_of(about)
             self.action_meanings = action_meanings_of(about)
+            self.frame_skip, self.emulator = emulation_of(about)
             self._read_index(about, start, observation_key)
         except InputError:
             raise

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from systems.atari import AtariGame
+from systems.emulation import EmulatorOptions
 from systems.errors import InputError, one_line
 from systems.files import write_json
 
@@ -54,6 +56,7 @@ class CheckpointConfig:
     restored_from: str | None = None  # directory of the stage before
     restored_weights: str | None = None  # what `utils.checkpoint.digest` said of its weights
     observation_key: str | None = None  # which entry of Dict observations is the image
+    emulator: EmulatorOptions = field(default_factory=EmulatorOptions)  # of the data
     devices: int = 1
     versions: dict[str, str] = field(default_factory=dict)  # of Keras and its backend
     finished: bool = False
@@ -65,6 +68,15 @@ class CheckpointConfig:
     def predicts_rewards(self) -> bool:
         """Whether the reward and termination heads are trained."""
         return self.training.reward_weight > 0
+
+    def check_game(self, game: AtariGame) -> None:
+        """Checks that a game can be played as the data were recorded, but for its frame skip.
+
+        Raises:
+            InputError: it cannot.
+        """
+        self.emulator.require_playable(len(self.action_meanings), game.num_actions)
+        game.check_actions(self.action_meanings)
 
     def write(self, directory: Path) -> None:
         """Writes `config.json`."""

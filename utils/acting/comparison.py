@@ -57,7 +57,7 @@ def compare_simulators(settings: ComparisonSettings) -> None:
     if "compressed" in settings.simulators:
         checkpoint.require_rewards()
     game = AtariGame(config.game)
-    game.check_actions(config.action_meanings)
+    config.check_game(game)
     results = {
         "checkpoint": str(settings.checkpoint),
         "game": config.game,

@@ -100,7 +100,7 @@ class TwinGame:
         self._warmup = config.warmup
         self._rng = generator("play", seed)
         self.emulator = AtariGame(config.game, frame_skip=config.frame_skip)
-        self.emulator.check_actions(config.action_meanings)
+        config.check_game(self.emulator)
         self.action_meanings = self.emulator.action_meanings
         self.restart()
 

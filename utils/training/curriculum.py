@@ -31,7 +31,6 @@ from utils.training.run import Run
 from utils.training.stage import script
 
 WARMUP = 10  # real frames before the first prediction, in every stage
-FRAME_SKIP = 4  # of data sets that do not tell
 
 
 def run(config: StageConfig) -> None:
@@ -264,10 +263,11 @@ def _settings(config, previous, data, control_weight, devices) -> CheckpointConf
         model=config.model,
         action_meanings=tuple(training_set.action_meanings),
         warmup=WARMUP,
-        frame_skip=training_set.metadata.get("frame_skip", FRAME_SKIP),
+        frame_skip=training_set.frame_skip,
         training=_training_config(config, data, control_weight),
         data={role: str(dataset.directory) for role, dataset in data.items()},
         observation_key=config.observation_key,
+        emulator=training_set.emulator,
         restored_from=str(previous.directory) if previous else None,
         restored_weights=digest(previous.directory) if previous else None,
         devices=devices.num_devices,

@@ -1,0 +1,125 @@
+"""How the emulator was set is read from a data set's specification, kept, and played by."""
+
+import json
+
+import ale_py
+import gymnasium
+import numpy as np
+import pytest
+
+import plan
+import play
+from systems.atari import AtariGame
+from systems.dataset import Dataset
+from systems.emulation import EmulatorOptions, emulation_of
+from systems.errors import InputError
+from utils.checkpoint import Checkpoint, check_alike
+from utils.config import read_config
+
+from .checkpoints import write_checkpoint
+from .test_observations import record, train
+
+STICKY = EmulatorOptions(repeat_action_probability=0.25)
+
+
+def spec(name, wrappers=(), **kwargs):
+    wrappers = [{"name": wrapper, "kwargs": settings} for wrapper, settings in wrappers]
+    return {"env_spec": {"id": name, "kwargs": kwargs, "additional_wrappers": wrappers}}
+
+
+SPECS = {
+    "no specification": ({}, 4, {}),
+    "this project's": ({"frame_skip": 3, "repeat_action_probability": 0.0}, 3, {}),
+    "v5": (spec("ALE/Pong-v5"), 4, {"repeat_action_probability": 0.25}),
+    "v5 by keywords": (spec("ALE/Pong-v5", frameskip=1, repeat_action_probability=0.0), 1, {}),
+    "NoFrameskip": (spec("PongNoFrameskip-v4"), 1, {}),
+    "Deterministic": (spec("PongDeterministic-v4"), 4, {}),
+    "v4": (spec("Pong-v4"), 2, {"random_frame_skip": (2, 5)}),
+    "v0": (
+        spec("Pong-v0", frameskip=[2, 5]),
+        2,
+        {"random_frame_skip": (2, 5), "repeat_action_probability": 0.25},
+    ),
+    "AtariPreprocessing": (
+        spec("PongNoFrameskip-v4", [("AtariPreprocessing", {"frame_skip": 3})], frameskip=1),
+        3,
+        {},
+    ),
+    "full action set": (
+        spec("PongNoFrameskip-v4", full_action_space=True, mode=1, difficulty=None),
+        1,
+        {"full_action_space": True, "mode": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize(("metadata", "frame_skip", "options"), SPECS.values(), ids=SPECS)
+def test_the_emulators_settings_are_those_of_the_specification(metadata, frame_skip, options):
+    assert emulation_of(metadata) == (frame_skip, EmulatorOptions(**options))
+
+
+@pytest.mark.parametrize("name", ["ALE/Pong-v5", "PongNoFrameskip-v4", "Pong-v4", "Pong-v0"])
+def test_gymnasiums_own_specifications_are_read(name):
+    gymnasium.register_envs(ale_py)
+    content = json.loads(gymnasium.spec(name).to_json())
+    frame_skip, options = emulation_of({"env_spec": content})
+    skip = content["kwargs"]["frameskip"]
+    assert frame_skip == np.min(skip)
+    assert options.random_frame_skip == (tuple(skip) if np.ndim(skip) else None)
+    assert options.repeat_action_probability == content["kwargs"]["repeat_action_probability"]
+
+
+def test_a_frame_skip_of_another_type_is_refused():
+    with pytest.raises(ValueError, match="frameskip of env_spec"):
+        emulation_of(spec("ALE/Pong-v5", frameskip="often"))
+
+
+def test_a_checkpoint_keeps_the_settings_of_its_data(tmp_path, monkeypatch):
+    gymnasium.register_envs(ale_py)
+    env = gymnasium.make("ALE/MsPacman-v5", frameskip=1)
+    env = gymnasium.wrappers.TimeLimit(env, 30)
+    directory = record(tmp_path, monkeypatch, env, jpeg=True, episodes=1)
+    dataset = Dataset(directory)
+    assert (dataset.game, dataset.frame_skip, dataset.emulator) == ("ms_pacman", 1, STICKY)
+    checkpoint = train(tmp_path / "trained", directory)
+    config = read_config(checkpoint.directory)
+    assert (config.frame_skip, config.emulator) == (1, STICKY)
+    with pytest.raises(InputError, match="sticky actions .probability 0.25"):
+        config.check_game(AtariGame("ms_pacman"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (EmulatorOptions(random_frame_skip=(2, 5)), "a random frame skip from 2 to 4"),
+        (STICKY, "sticky actions"),
+        (EmulatorOptions(full_action_space=True), "the full action set of 3 instead of 9"),
+        (EmulatorOptions(mode=2, difficulty=1), "mode 2, difficulty 1"),
+    ],
+)
+def test_what_the_emulator_cannot_play_is_refused_by_its_tools(
+    tmp_path, monkeypatch, capsys, options, message
+):
+    path = write_checkpoint(tmp_path / "seq_5", game="ms_pacman", emulator=options)
+    assert read_config(path).emulator == options
+    for tool, flags in ((play, []), (plan, ["--simulator=none"])):
+        monkeypatch.setattr("sys.argv", [tool.__name__, f"--checkpoint={path}", *flags])
+        with pytest.raises(SystemExit) as end:
+            tool.main()
+        assert end.value.code == 2
+        error = capsys.readouterr().err
+        assert message in error and "Traceback" not in error
+
+
+def test_a_full_action_set_that_is_the_games_own_is_played():
+    options = EmulatorOptions(full_action_space=True)
+    options.require_playable(18, AtariGame("boxing").num_actions)
+    with pytest.raises(InputError, match="18 instead of 6"):
+        options.require_playable(18, AtariGame("pong").num_actions)
+
+
+def test_checkpoints_of_other_settings_are_not_played_together(tmp_path):
+    one = Checkpoint(write_checkpoint(tmp_path / "one"))
+    other = Checkpoint(write_checkpoint(tmp_path / "other", emulator=STICKY))
+    with pytest.raises(InputError, match="the same emulator"):
+        check_alike([one, other])
