@@ -92,6 +92,7 @@ def _is_text(value: Any) -> bool:
 
 # What each entry should be, in words, and whether a value is that.
 _ENTRIES = {
+    "data_format": ('"hdf5", of the formats that Minari writes', lambda value: value == "hdf5"),
     "game": ("a name", _is_text),
     "action_meanings": ("a list of names", _is_list(_is_text)),
     "frame_skip": ("a whole number of at least 1", _is_whole(1)),

@@ -256,6 +256,7 @@ def test_metadata_that_is_no_object_is_exit_code_2(tmp_path, capsys, text, messa
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
+        ({"data_format": "arrow"}, 'data_format .* should be "hdf5".* but is "arrow"'),
         ({"game": 7}, "game in metadata.json should be a name, but is 7"),
         ({"action_meanings": "UP"}, 'a list of names, but is "UP"'),
         ({"action_meanings": [1, 2]}, r"a list of names, but is \[1, 2\]"),

@@ -361,6 +361,25 @@ def test_other_peoples_sets_train_and_are_evaluated(
     assert output.stat().st_size > 100
 
 
+@pytest.mark.parametrize(
+    ("env", "found"),
+    [
+        (Painter(box(128)), "Box(0, 255, (128,), uint8)"),
+        (Painter(spaces.Tuple([IMAGE])), "Tuple(Box(0, 255, (40, 36, 3), uint8))"),
+        (Painter(action_space=spaces.MultiDiscrete([2, 3])), "MultiDiscrete([2, 3])"),
+    ],
+)
+def test_training_refuses_other_spaces_before_it_begins(tmp_path, monkeypatch, capsys, env, found):
+    directory = record(tmp_path, monkeypatch, env)
+    with pytest.raises(SystemExit) as end:
+        train(tmp_path / "trained", directory)
+    assert end.value.code == 2
+    errors = capsys.readouterr().err
+    assert "error: expected" in errors and f"received {found}" in errors
+    assert "Traceback" not in errors
+    assert not list((tmp_path / "trained").rglob("*.h5"))
+
+
 def test_the_observation_key_is_kept_in_the_checkpoint(tmp_path, monkeypatch, capsys):
     space = spaces.Dict({"front": IMAGE, "map": box(40, 36)})
     directory = record(tmp_path, monkeypatch, Painter(space))
