@@ -1,6 +1,7 @@
 """How the emulator was set is read from a data set's specification, kept, and played by."""
 
 import json
+import shutil
 
 import ale_py
 import gymnasium
@@ -17,7 +18,7 @@ from utils.checkpoint import Checkpoint, check_alike
 from utils.config import read_config
 
 from .checkpoints import write_checkpoint
-from .test_observations import record, train
+from .test_observations import Painter, change, record, train
 
 STICKY = EmulatorOptions(repeat_action_probability=0.25)
 
@@ -86,6 +87,15 @@ def test_a_checkpoint_keeps_the_settings_of_its_data(tmp_path, monkeypatch):
     assert (config.frame_skip, config.emulator) == (1, STICKY)
     with pytest.raises(InputError, match="sticky actions .probability 0.25"):
         config.check_game(AtariGame("ms_pacman"))
+
+
+def test_a_set_recorded_otherwise_than_the_training_set_is_named(tmp_path, monkeypatch, capsys):
+    directory = record(tmp_path, monkeypatch, Painter())
+    other = shutil.copytree(directory, tmp_path / "other" / "data")
+    change(other, frame_skip=1)
+    train(tmp_path / "trained", directory, f"--test_data={other}")
+    notes = [line for line in capsys.readouterr().out.splitlines() if "another frame skip" in line]
+    assert [note.split(" set ")[0] for note in notes] == ["note: the test"]
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,15 @@ def _datasets(config: StageConfig, devices: Devices) -> dict[str, Dataset]:
         )
         if devices.first and (text := data[role].observations.text):
             say(f"observations of the {role} set: {text}")
+        ours, theirs = data[role], data["training"]
+        if devices.first and (ours.frame_skip, ours.emulator) != (
+            theirs.frame_skip,
+            theirs.emulator,
+        ):
+            say(
+                f"note: the {role} set was recorded with another frame skip or other options of "
+                "the emulator than the training set, so its figures say less"
+            )
     return data
 
 
