@@ -195,7 +195,8 @@ def _datasets(config: StageConfig, devices: Devices) -> dict[str, Dataset]:
 
     for role in ROLES:
         if (given := config.given_data(role)) is not None:
-            find_dataset(given, config.game)  # refused before others are recorded
+            # Refused before others are recorded.
+            find_dataset(given, config.game, None, config.observation_key)
     devices.first_then_others(record_missing)
     data = {}
     for role in ROLES:
