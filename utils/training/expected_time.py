@@ -14,7 +14,7 @@ from utils.config import CheckpointConfig
 from utils.training.pretraining import PHASES
 
 # What pretraining and training reach of the machine's rate of large matrix products.
-SHARE = 0.3
+SHARE = 0.5
 OVERHEAD_SECONDS = 20  # compiling and evaluating
 SIZE = 1024  # of the matrices that are timed
 
