@@ -148,9 +148,8 @@ def parse(
                 "expected --distribute beside --coordinator, --num_processes and --process_id, "
                 "received those without it"
             )
-        config = StageConfig(stage=stage, **flags)
-        config.directory  # noqa: B018 - an unknown game is refused here
-    return config
+        game_name(flags["atari_game"])  # refuses an unknown game
+    return StageConfig(stage=stage, **flags)
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
