@@ -70,13 +70,11 @@ def serve(directories: list[Path], port: int, fps: float, recordings: Path) -> N
     # Imported here, because NumPy and TensorFlow take seconds: --help should answer at once.
     import asyncio
 
-    from systems.atari import AtariGame
     from utils.checkpoint import Checkpoint, check_alike
 
     checkpoints = [Checkpoint(directory) for directory in directories]
     check_alike(checkpoints)
-    config = checkpoints[0].config
-    config.check_game(AtariGame(config.game))
+    checkpoints[0].config.begin_real_game()  # refuses one that cannot be played
 
     import_keras()  # after the checks, because it takes seconds
     from utils.acting import server

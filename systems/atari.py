@@ -60,6 +60,14 @@ def game_name(name: str) -> str:
     return game
 
 
+def is_atari(name: str) -> bool:
+    """Returns whether this is a game that `game_name` knows."""
+    try:
+        return bool(game_name(name))
+    except InputError:
+        return False
+
+
 def _letters(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
@@ -173,6 +181,7 @@ class AtariGame:
     # was played.
     repeat_action_probability = 0.0
     pooled_frames = 2
+    first_action, package = 0, "ale-py"  # for data sets: the first action's number; what played
 
     def __init__(
         self,
@@ -213,8 +222,12 @@ class AtariGame:
         self._loaded_state = ale.cloneState(include_rng=True)
         self.reset()
 
-    def reset(self) -> np.ndarray:
-        """Starts an episode and returns its first screen, [H, W] uint8 palette indices."""
+    def reset(self, seed: int = 0) -> np.ndarray:
+        """Starts an episode and returns its first screen, [H, W] uint8 palette indices.
+
+        Args:
+            seed: of no effect, because every episode starts from the same state.
+        """
         # reset_game alone leaves parts of the last episode in the memory of a dozen games,
         # Solaris among them.
         self._ale.restoreState(self._loaded_state)

@@ -53,6 +53,8 @@ def why_not_replayable(metadata: dict, frame_shape: tuple[int, ...]) -> str | No
     """
     needed = ("game", "frame_skip", "max_episode_frames", "action_meanings")
     needed += ("pooled_frames", "repeat_action_probability")
+    if environment := metadata.get("environment"):
+        return f"{environment['id']} cannot be set back to a moment as the Atari emulator can"
     missing = [key for key in needed if key not in metadata]
     if missing:
         return f"metadata.json has no {', '.join(missing)}"

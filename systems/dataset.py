@@ -7,8 +7,6 @@ A data set is a directory with `metadata.json` and `main_data.hdf5`, whose group
     actions        int (T,); action t leads from observation t to observation t + 1
     rewards        float (T,) of the actions
     terminations   bool (T,); true where the game was over after the action
-
-The controlled pixels may lie beside them, see `systems.controlled`.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from systems.atari import resize
 from systems.emulation import emulation_of
 from systems.errors import InputError, one_line
 from systems.frame_cache import FrameCache
-from systems.metadata import action_meanings_of, game_of, read_metadata
+from systems.metadata import action_meanings_of, environment_of, game_of, read_metadata
 from systems.observations import understand
 from systems.spaces import SpaceError, parsed
 from systems.steps import STEP_KEYS, first_action, read_steps
@@ -58,6 +56,7 @@ class Dataset:
         game: the game's name; None if the metadata names none.
         action_meanings: what each action is called, in order.
         frame_skip, emulator: how the emulator was set, see `systems.emulation.emulation_of`.
+        environment: what `systems.record` played, see `systems.metadata.environment_of`.
         names: of the episodes' groups, in order.
         actions, rewards, terminations: of each episode: int32 (T,), float32 (T,), bool (T,).
         lengths: int64 (episodes,), the steps T of each episode.
@@ -84,6 +83,7 @@ class Dataset:
             self.game = game_of(about)
             self.action_meanings = action_meanings_of(about)
             self.frame_skip, self.emulator = emulation_of(about)
+            self.environment = environment_of(about)
             self._read_index(about, start, observation_key)
         except InputError:
             raise

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from systems.atari import FRAME_SKIP
+from systems.atari import FRAME_SKIP, is_atari
 from systems.errors import InputError
 
 # By the end of the id: the frame skip and the probability of sticky actions that Gymnasium sets
@@ -71,6 +71,8 @@ class EmulatorOptions:
 def emulation_of(metadata: dict) -> tuple[int, EmulatorOptions]:
     """Returns the frame skip, the least one if it is random, and the emulator's other options.
 
+    An environment that is no Atari game has a frame skip of 1 and no options.
+
     Args:
         metadata: see `systems.spaces.parsed`. Its own entries come before the specification's.
 
@@ -81,6 +83,8 @@ def emulation_of(metadata: dict) -> tuple[int, EmulatorOptions]:
     spec = metadata.get("env_spec")
     if isinstance(spec, dict):
         name = spec.get("id") or ""
+        if not is_atari(name):
+            return metadata.get("frame_skip", 1), EmulatorOptions()
         ending = re.search(r"(NoFrameskip|Deterministic)?-v\d+$", name)
         known = _DEFAULTS.get(ending[0]) or _DEFAULTS.get(ending[0][-3:]) if ending else None
         skip, sticky = known or (skip, sticky)

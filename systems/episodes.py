@@ -16,7 +16,10 @@ import numpy as np
 from zlib_ng import zlib_ng
 
 from systems.atari import AtariGame, Palette
+from systems.gymnasium_game import GymnasiumGame
 from systems.policies import Policy, make_policy
+from systems.real_game import RealGame
+from systems.seeds import generator
 from systems.workers import Worker, parent
 
 # Measured on Freeway, Ms. Pac-Man, Space Invaders and Pong, where a step takes 400 to 700 us:
@@ -43,8 +46,8 @@ class Episode:
     """The first T steps of an episode, or a later part of it with T steps.
 
     Attributes:
-        frames: T + 1 screens, or T in a later part. Each is a zlib stream of [H, W] uint8 palette
-            indices.
+        frames: T + 1 screens, or T in a later part. Each is a zlib stream of uint8: [H, W] palette
+            indices or [H, W, C].
         actions: T indices of actions.
         rewards: T rewards.
         colours: those that the worker had not met before.
@@ -79,7 +82,7 @@ class Episode:
 
 
 def play_episodes(
-    game: str,
+    game: RealGame,
     policy: str,
     seed: int,
     num_steps: int,
@@ -89,7 +92,7 @@ def play_episodes(
     """Plays episodes 0, 1, ... until they have `num_steps` steps in all. The last one is cut.
 
     Args:
-        game: the canonical name of the game.
+        game: which is played.
         policy: a name that `policy_name` returned.
         seed: of all random choices.
         num_steps: the total number of steps.
@@ -135,8 +138,9 @@ class EpisodeWorker(Worker):
         episode: the one it is playing, or None.
     """
 
-    def __init__(self, game: str, policy: str, seed: int) -> None:
-        super().__init__("systems.episodes", "serve_episodes", game, policy, str(seed))
+    def __init__(self, game: RealGame, policy: str, seed: int) -> None:
+        super().__init__("systems.episodes", "serve_episodes", policy, str(seed))
+        self.send(game)
         self.episode: Episode | None = None
 
     def begin(self, index: int, max_steps: int) -> Episode:
@@ -156,19 +160,24 @@ class EpisodeWorker(Worker):
 
 def serve_episodes() -> None:
     """Runs in a worker process: plays the episodes that the parent asks for."""
-    with parent() as (connection, (game_name, policy_name, seed)):
-        # The seed is the policy's alone, because the emulator draws nothing at random.
-        game = AtariGame(game_name)
+    with parent() as (connection, (policy_name, seed)):
+        game = connection.recv().begin()
         met = bytearray()
         while True:
             index, max_steps = connection.recv()
             policy = make_policy(policy_name, game, np.random.default_rng((int(seed), index)))
-            for part in play_episode(game, policy, max_steps, met):
+            # The emulator draws nothing at random, but an environment may.
+            episode_seed = int(generator("environment", int(seed), index).integers(2**31))
+            for part in play_episode(game, policy, max_steps, met, episode_seed):
                 connection.send(part)
 
 
 def play_episode(
-    game: AtariGame, policy: Policy, max_steps: int, met: bytearray
+    game: AtariGame | GymnasiumGame,
+    policy: Policy,
+    max_steps: int,
+    met: bytearray,
+    seed: int = 0,
 ) -> Iterator[Episode]:
     """Plays one episode and yields it in parts.
 
@@ -177,8 +186,9 @@ def play_episode(
         policy: who plays.
         max_steps: steps after which the episode is stopped.
         met: the palette indices, a byte each, that this worker has met. New ones are added.
+        seed: of the environment's random numbers.
     """
-    first_frame = game.reset()
+    first_frame = game.reset(seed)
     policy.reset()
     part = Episode(
         [zlib_ng.compress(first_frame, ZLIB_LEVEL)],
@@ -199,7 +209,9 @@ def play_episode(
             part = Episode()
 
 
-def _unmet(palette: Palette, met: bytearray, screen: np.ndarray, frame: int) -> list[Colour]:
+def _unmet(palette: Palette | None, met: bytearray, screen: np.ndarray, frame: int) -> list[Colour]:
+    if palette is None:
+        return []
     # The palette cannot tell, because it also knows colours that a step's brighter frame hides.
     # Freeway begins with a hundred that no screen shows.
     indices = sorted(set(screen.tobytes().translate(None, met)))

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from systems.atari import game_name
+from systems.gymnasium_game import Environment, name_of
+from systems.spaces import parsed
 
 
 def read_metadata(path: Path) -> dict:
@@ -40,7 +41,32 @@ def game_of(metadata: dict) -> str | None:
     if "game" in metadata:
         return metadata["game"]
     spec = metadata.get("env_spec")
-    return None if spec is None else game_name(_entry(spec, "id", str, "env_spec"))
+    return None if spec is None else name_of(_entry(spec, "id", str, "env_spec"))
+
+
+def environment_of(metadata: dict) -> Environment | None:
+    """Returns the environment that `systems.record` played; None if it played none.
+
+    Raises:
+        ValueError: the entry holds something else.
+    """
+    entry = metadata.get("environment")
+    if entry is None:
+        return None
+    kwargs, key = entry.get("kwargs"), entry.get("observation_key")
+    if not (isinstance(kwargs, dict) and (key is None or isinstance(key, str))):
+        raise ValueError(f"environment in metadata.json is {_short(entry)}.")
+    return Environment(_entry(entry, "id", str, "environment"), kwargs, key)
+
+
+def game_of_directory(directory: str | Path) -> str | None:
+    """Returns the game of a data set; None if it does not tell, or cannot be read."""
+    for nested in (Path(directory), Path(directory, "data")):
+        try:
+            return game_of(parsed(read_metadata(nested / "metadata.json")))
+        except (OSError, ValueError):
+            continue
+    return None
 
 
 def action_meanings_of(metadata: dict) -> list[str]:

@@ -14,7 +14,7 @@ import cv2
 import h5py
 import numpy as np
 
-from systems.spaces import SpaceError, bounds, named, subspace
+from systems.spaces import AmbiguousImage, SpaceError, bounds, named, subspace
 
 MIN_SIDE = 8  # of an image; the 7x7 views of MiniGrid hold codes of objects, not colours
 MAX_STACK = 16  # frames of a stack
@@ -127,7 +127,7 @@ def understand(group: h5py.Group, metadata: dict, key: str | None = None) -> Obs
     found = named(space) or f"Dict({keys})"
     if not images:
         raise SpaceError(f"{_EXPECTED}, received {found}. Choose data with an image.")
-    raise SpaceError(
+    raise AmbiguousImage(
         f"expected one image in Dict observations, received {found}, where {', '.join(images)} "
         "are images. Name one of them by --observation_key."
     )

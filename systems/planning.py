@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from systems.atari import AtariGame
 from systems.policies import PersistentPolicy, hold
+from systems.real_game import RealGame
 from systems.seeds import generator
 from systems.workers import answers, parent, require_parent
 
@@ -160,8 +161,7 @@ class Planner:
 class Play(NamedTuple):
     """How episodes of the real game are played."""
 
-    game: str
-    frame_skip: int
+    game: RealGame
     warmup: int  # frames that a model observes before the first decision, played at random
     method: str
     horizon: int
@@ -205,7 +205,9 @@ def play_side_by_side(
         watcher: of the first episode.
     """
     rngs = [generator("planning", play.seed, episode) for episode in episodes]
-    games = [AtariGame(play.game, frame_skip=play.frame_skip) for _ in rngs]
+    games = [play.game.begin() for _ in rngs]
+    for game, episode in zip(games, episodes, strict=True):
+        game.reset(int(generator("environment", play.seed, episode).integers(2**31)))
     at_random = [PersistentPolicy(*one) for one in zip(games, rngs, strict=True)]
     earned, steps = np.zeros(len(games)), np.zeros(len(games), int)
 

@@ -1,12 +1,14 @@
 """Records a data set: episodes of one game, played by one policy.
 
     python -m systems.record --atari_game=freeway --policy=persistent
+    python -m systems.record --env=LunarLander-v3 --policy=persistent
 
 A data set is a directory in the layout of Minari (https://minari.farama.org, HDF5 storage):
 
     <data_path>/<game>/<policy>-<num_frames>-seed<seed>-v1/data/
         main_data.hdf5      for each episode i, T steps long, a group "episode_<i>" with
-                                observations  [T + 1, H, W] uint8 palette indices
+                                observations  [T + 1, H, W] uint8 palette indices, or
+                                              [T + 1, H, W, C] of an environment
                                 actions       [T] int64 indices into the action meanings
                                 rewards       [T] float32 points of the game's score
                                 terminations  [T] bool, true where the game was over
@@ -21,19 +23,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.metadata
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-import h5py
 import numpy as np
 from tqdm import tqdm
 
 from systems.atari import AtariGame, game_name
-from systems.dataset import FRAMES, METADATA
-from systems.episodes import ZLIB_LEVEL, Colour, Episode, play_episodes
+from systems.episodes import Colour, play_episodes
 from systems.errors import (
     InputError,
     exit_on_input_error,
@@ -42,18 +42,18 @@ from systems.errors import (
     user_path,
     whole_number,
 )
-from systems.files import num_cores, refusals_explained, sync, workspace
+from systems.files import num_cores
+from systems.gymnasium_game import Environment, GymnasiumGame
 from systems.policies import POLICIES, LookaheadPolicy, make_policy, policy_name
-
-# The version of Minari whose layout this is. Its readers refuse versions that they do not know.
-_MINARI_VERSION = "0.5.4"
+from systems.real_game import RealGame
+from systems.write_dataset import EpisodesWriter, new_data_set
 
 # One worker for each core, but many more than eight would wait for the one process that writes.
 DEFAULT_NUM_WORKERS = min(num_cores(), 8)
 
 
 def dataset_directory(
-    data_path: str | Path, game: str, policy: str, num_frames: int, seed: int
+    data_path: str | Path, game: str | Environment, policy: str, num_frames: int, seed: int
 ) -> Path:
     """Returns where `record` puts a data set: `<data_path>/<name in Minari>/data`.
 
@@ -62,12 +62,13 @@ def dataset_directory(
     return Path(data_path, _minari_name(game, policy, num_frames, seed), "data")
 
 
-def _minari_name(game: str, policy: str, num_frames: int, seed: int) -> str:
-    return f"{game_name(game)}/{policy}-{num_frames}-seed{seed}-v1"
+def _minari_name(game: str | Environment, policy: str, num_frames: int, seed: int) -> str:
+    name = game.label if isinstance(game, Environment) else game_name(game)
+    return f"{name}/{policy}-{num_frames}-seed{seed}-v1"
 
 
 def record(
-    game: str,
+    game: str | Environment,
     policy: str,
     num_frames: int,
     seed: int,
@@ -83,7 +84,7 @@ def record(
     recording the same data set, this one waits for it.
 
     Args:
-        game: any name of the game that `systems.atari.game_name` knows.
+        game: any name of an Atari game that `systems.atari.game_name` knows, or an environment.
         policy: who plays, a name in `systems.policies.POLICIES`.
         num_frames: the number of steps of all episodes, at least 1. The last episode is cut.
         seed: of every random choice, at least 0.
@@ -108,32 +109,24 @@ def record(
         if value < minimum:
             raise InputError(f"expected {name} to be at least {minimum}, received {value}")
     policy = policy_name(policy, epsilon)
+    if isinstance(game, Environment) and policy.startswith("lookahead"):
+        raise InputError(
+            "expected --policy=random or persistent with --env, received lookahead, which looks "
+            "ahead in the Atari emulator"
+        )
 
     directory = dataset_directory(data_path, game, policy, num_frames, seed)
-    if directory.is_dir() and not overwrite:
-        return directory
-    root = directory.parent
-    with refusals_explained(root), workspace(root) as partial:
-        if directory.is_dir() and not overwrite:
-            return directory  # the process that held the lock before has made it
-        _write_data_set(
-            partial / "new" / "data", game, policy, num_frames, seed, num_workers, progress
-        )
-        if overwrite and root.exists():
-            root.rename(partial / "old")
-        try:
-            (partial / "new").rename(root)
-        except OSError:
-            # Without locks another process may have made it meanwhile, with the same bytes.
-            if not directory.is_dir():
-                raise
-        sync(root.parent)
+    with new_data_set(directory, overwrite) as new:
+        if new:
+            dataset_id = _minari_name(game, policy, num_frames, seed)
+            _play_and_write(new, dataset_id, game, policy, num_frames, seed, num_workers, progress)
     return directory
 
 
-def _write_data_set(
+def _play_and_write(
     directory: Path,
-    game: str,
+    dataset_id: str,
+    game: str | Environment,
     policy: str,
     num_frames: int,
     seed: int,
@@ -141,85 +134,63 @@ def _write_data_set(
     progress: bool,
 ) -> None:
     """Plays, and writes both files of a data set into `directory`, which does not exist yet."""
-    directory.mkdir(parents=True)
-    data_file, metadata_file = directory / FRAMES, directory / METADATA
-    emulator = AtariGame(game)
-    returns: list[float] = []
+    in_environment = isinstance(game, Environment)
+    real_game = RealGame(environment=game) if in_environment else RealGame(game)
+    played = real_game.begin()
     colours: list[Colour] = []
     with (
-        tqdm(desc=emulator.name, total=num_frames, unit=" frames", disable=not progress) as bar,
+        tqdm(desc=played.name, total=num_frames, unit=" frames", disable=not progress) as bar,
         contextlib.closing(
             play_episodes(
-                emulator.name,
+                real_game,
                 policy,
                 seed,
                 num_frames,
                 num_workers,
-                on_progress=lambda played: bar.update(played - bar.n),
+                on_progress=lambda count: bar.update(count - bar.n),
             )
         ) as episodes,
-        h5py.File(data_file, "w") as file,
+        EpisodesWriter(directory, played.screen_shape, played.first_action) as writer,
     ):
-        for index, episode in enumerate(episodes):
-            _write_episode(file, index, episode, emulator.screen_shape)
-            returns.append(sum(episode.rewards))
+        for episode in episodes:
+            writer.write(episode)
             colours += episode.colours
-    # The return of an episode that was cut says nothing about the policy.
-    complete_returns = returns if episode.terminated else returns[:-1]
+        settings = make_policy(policy, played, np.random.default_rng(seed)).settings
+        writer.finish(
+            dataset_id,
+            played.num_actions,
+            packages=(played.package, "numpy", "h5py"),
+            policy=policy,
+            policy_settings=settings,
+            seed=seed,
+            **_about_atari(played, colours)
+            if isinstance(played, AtariGame)
+            else _about_environment(played),
+        )
+
+
+def _about_atari(game: AtariGame, colours: list[Colour]) -> dict:
     rgb, grey = _palettes(colours)
-    metadata = {
-        "dataset_id": _minari_name(game, policy, num_frames, seed),
-        "minari_version": _MINARI_VERSION,
-        "data_format": "hdf5",
-        "jpeg_encoding": False,
-        "observation_space": _box(emulator.screen_shape),
-        "action_space": _discrete(emulator.num_actions),
-        "total_episodes": len(returns),
-        "total_steps": num_frames,
-        "dataset_size": round(data_file.stat().st_size / 1e6, 1),
-        "game": emulator.name,
-        "policy": policy,
-        "policy_settings": make_policy(policy, emulator, np.random.default_rng(seed)).settings,
-        "seed": seed,
-        "frame_skip": emulator.frame_skip,
-        "pooled_frames": emulator.pooled_frames,
-        "repeat_action_probability": emulator.repeat_action_probability,
-        "max_episode_frames": emulator.max_episode_frames,
-        "action_meanings": emulator.action_meanings,
-        "mean_episode_return": float(np.mean(complete_returns)) if complete_returns else None,
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("ale-py", "numpy", "h5py")
-        },
+    return {
+        "game": game.name,
+        "frame_skip": game.frame_skip,
+        "pooled_frames": game.pooled_frames,
+        "repeat_action_probability": game.repeat_action_probability,
+        "max_episode_frames": game.max_episode_frames,
+        "action_meanings": game.action_meanings,
         "palette": rgb,
         "grey_palette": grey,
     }
-    metadata_file.write_text(json.dumps(metadata) + "\n")
-    for path in (data_file, metadata_file, directory, directory.parent):
-        sync(path)
 
 
-def _write_episode(
-    file: h5py.File, index: int, episode: Episode, screen_shape: tuple[int, int]
-) -> None:
-    group = file.create_group(f"episode_{index}")
-    group.attrs["id"] = index
-    group.attrs["total_steps"] = len(episode)
-    observations = group.create_dataset(
-        "observations",
-        shape=(len(episode.frames), *screen_shape),
-        dtype=np.uint8,
-        chunks=(1, *screen_shape),
-        compression="gzip",
-        compression_opts=ZLIB_LEVEL,
-    )
-    for t, frame in enumerate(episode.frames):
-        observations.id.write_direct_chunk((t, 0, 0), frame)
-    ends = np.zeros(len(episode), bool)
-    ends[-1] = True
-    group["actions"] = np.array(episode.actions, np.int64)
-    group["rewards"] = np.array(episode.rewards, np.float32)
-    group["terminations"] = ends & episode.terminated
-    group["truncations"] = ends & (not episode.terminated)
+def _about_environment(game: GymnasiumGame) -> dict:
+    return {
+        "game": game.name,
+        "action_meanings": game.action_meanings,
+        "environment": asdict(game.environment),
+        "frames_from": game.frames_from,
+        "env_spec": game.spec,
+    }
 
 
 def _palettes(
@@ -242,37 +213,60 @@ def _palettes(
     return list(rgb), list(grey)
 
 
-def _box(shape: tuple[int, int]) -> str:
-    """Returns the space of uint8 screens as Minari writes it, with limits for each pixel."""
-    low, high = np.zeros(shape, int), np.full(shape, 255)
-    return json.dumps(
-        {
-            "type": "Box",
-            "dtype": "uint8",
-            "shape": shape,
-            "low": low.tolist(),
-            "high": high.tolist(),
-        },
-        separators=(",", ":"),
-    )
+def _json_object(text: str) -> dict:
+    """The argparse type of --env_kwargs."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"expected a JSON object, received {text!r}")
+    return value
 
 
-def _discrete(num_actions: int) -> str:
-    """Returns the space of actions as Minari writes it."""
-    return json.dumps({"type": "Discrete", "dtype": "int64", "start": 0, "n": num_actions})
+def _game_of(flags: argparse.Namespace) -> str | Environment:
+    """What the command line asks to record."""
+    if "env" in flags:
+        key = getattr(flags, "observation_key", None)
+        return Environment(flags.env, getattr(flags, "env_kwargs", {}), key)
+    for name in ("env_kwargs", "observation_key"):
+        if name in flags:
+            raise InputError(f"expected --env beside --{name}, received --{name} alone")
+    return flags.atari_game
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command `python -m systems.record`."""
     parser = argparse.ArgumentParser(
         prog="python -m systems.record",
-        description="Plays an Atari game and records frames, actions and rewards as a data set.",
+        description="Plays a game and records frames, actions and rewards as a data set.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
         "--atari_game",
         default="ms_pacman",
         help='name of the game, such as "freeway" or "space_invaders"',
+    )
+    parser.add_argument(
+        "--env",
+        metavar="ID",
+        default=argparse.SUPPRESS,
+        help="record this Gymnasium environment instead, such as LunarLander-v3 or "
+        "minigrid:MiniGrid-Empty-8x8-v0 (a package to import, and the id)",
+    )
+    parser.add_argument(
+        "--env_kwargs",
+        metavar="JSON",
+        type=_json_object,
+        default=argparse.SUPPRESS,
+        help="""options of the environment, such as '{"continuous": false}'; """
+        """'{"render_mode": "rgb_array"}' takes what it renders, not what it observes""",
+    )
+    parser.add_argument(
+        "--observation_key",
+        metavar="KEY",
+        default=argparse.SUPPRESS,
+        help="entry of the environment's Dict observations that is the image",
     )
     parser.add_argument(
         "--num_frames",
@@ -312,12 +306,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     epsilon = getattr(flags, "epsilon", None)
     with exit_on_input_error():
         name = policy_name(flags.policy, epsilon)
+        game = _game_of(flags)
         existed = dataset_directory(
-            flags.data_path, flags.atari_game, name, flags.num_frames, flags.seed
+            flags.data_path, game, name, flags.num_frames, flags.seed
         ).is_dir()
         try:
             directory = record(
-                flags.atari_game,
+                game,
                 flags.policy,
                 flags.num_frames,
                 flags.seed,

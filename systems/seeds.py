@@ -11,7 +11,12 @@ from __future__ import annotations
 
 import numpy as np
 
-PURPOSES = ("planning", "play", "video")  # append only: a place in this list is part of the seed
+PURPOSES = (
+    "planning",
+    "play",
+    "video",
+    "environment",
+)  # append only: a place in this list is part of the seed
 
 
 def generator(purpose: str, *seed: int) -> np.random.Generator:

@@ -15,6 +15,10 @@ class SpaceError(ValueError):
     """
 
 
+class AmbiguousImage(SpaceError):
+    """Dict observations hold several images, and nobody has said which is meant."""
+
+
 def parsed(metadata: dict) -> dict:
     """Returns metadata whose spaces and specification are objects instead of JSON in strings.
 

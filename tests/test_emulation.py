@@ -75,6 +75,11 @@ def test_a_frame_skip_of_another_type_is_refused():
         emulation_of(spec("ALE/Pong-v5", frameskip="often"))
 
 
+def test_other_environments_have_no_emulator():
+    assert emulation_of(spec("CartPole-v0")) == (1, EmulatorOptions())
+    assert emulation_of(spec("VizdoomBasic-v1", frame_skip=4)) == (1, EmulatorOptions())
+
+
 def test_a_checkpoint_keeps_the_settings_of_its_data(tmp_path, monkeypatch):
     gymnasium.register_envs(ale_py)
     env = gymnasium.make("ALE/MsPacman-v5", frameskip=1)
@@ -86,7 +91,7 @@ def test_a_checkpoint_keeps_the_settings_of_its_data(tmp_path, monkeypatch):
     config = read_config(checkpoint.directory)
     assert (config.frame_skip, config.emulator) == (1, STICKY)
     with pytest.raises(InputError, match="sticky actions .probability 0.25"):
-        config.check_game(AtariGame("ms_pacman"))
+        config.begin_real_game()
 
 
 def test_a_set_recorded_otherwise_than_the_training_set_is_named(tmp_path, monkeypatch, capsys):

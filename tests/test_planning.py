@@ -16,6 +16,7 @@ from systems.atari import AtariGame
 from systems.dataset import Dataset
 from systems.errors import InputError
 from systems.planning import METHODS, EmulatorSimulator, Planner, Play, play_side_by_side
+from systems.real_game import RealGame
 from systems.record import record
 from systems.workers import Worker
 from utils.acting import comparison
@@ -262,7 +263,8 @@ def test_planning_does_not_play_the_actions_of_a_recording_of_that_seed(tmp_path
         data = record("freeway", "persistent", 120, seed, tmp_path, progress=False)
         recorded = Dataset(data).actions[0]
         note = Note()
-        play_side_by_side(Play("freeway", 4, 10, "cem", 8, 24, 100, seed), [0], None, watcher=note)
+        play = Play(RealGame("freeway"), 10, "cem", 8, 24, 100, seed)
+        play_side_by_side(play, [0], None, watcher=note)
         assert len(note.actions) == 100
         # Nine actions of the warm-up come before.
         assert note.actions != recorded[9:109].tolist()
@@ -276,7 +278,7 @@ def test_worker_processes_import_no_keras():
 
 def test_a_worker_whose_parent_has_gone_ends_in_the_middle_of_its_episode():
     worker = Worker("systems.planning", "serve_planned_episodes")
-    play = Play("ms_pacman", 4, 10, "cem", 20, 128, 10_000, 0)  # for hours
+    play = Play(RealGame("ms_pacman"), 10, "cem", 20, 128, 10_000, 0)  # for hours
     worker.send((play, "emulator", 0))
     worker.connection.close()
     try:

@@ -17,6 +17,7 @@ from systems.policies import (
     make_policy,
     policy_name,
 )
+from systems.real_game import RealGame
 from systems.seeds import PURPOSES, generator
 
 pytestmark = pytest.mark.slow
@@ -166,7 +167,7 @@ def test_planning_without_a_simulator_does_not_play_a_recording_again(ms_pacman)
     """A seed and an episode's number give a recording and a plan different random numbers."""
     for seed, episode in ((1, 0), (1, 3), (0, 0)):
         watcher = Actions()
-        play = Play("ms_pacman", 4, 1, METHODS[0], 1, 2, 60, seed)
+        play = Play(RealGame("ms_pacman"), 1, METHODS[0], 1, 2, 60, seed)
         play_side_by_side(play, [episode], None, watcher=watcher)
         recorder = PersistentPolicy(ms_pacman, np.random.default_rng((seed, episode)))
         assert watcher.taken != [recorder.action() for _ in watcher.taken]
@@ -192,14 +193,14 @@ def test_seeds_of_different_purposes_never_meet():
 def test_speed_is_not_measured_by_the_wall_clock(monkeypatch):
     clock = iter(range(10**6, 0, -1000))  # set back again and again
     monkeypatch.setattr("time.time", lambda: next(clock))
-    play = Play("freeway", 4, 2, METHODS[0], 1, 2, 20, 0)
+    play = Play(RealGame("freeway"), 2, METHODS[0], 1, 2, 20, 0)
     played = play_side_by_side(play, [0, 1], None)
     assert [one.steps for one in played] == [20, 20]
     assert all(0 < one.ended - one.begun < 60 for one in played)
 
 
 def test_episodes_are_played_alike_in_processes_and_side_by_side():
-    play = Play("freeway", 4, 5, METHODS[0], 1, 2, 300, 7)
+    play = Play(RealGame("freeway"), 5, METHODS[0], 1, 2, 300, 7)
     alone = play_in_processes(play, 2, "none", num_workers=2)
     together = play_side_by_side(play, range(2), None)
     assert [(p.earned, p.steps) for p in alone] == [(p.earned, p.steps) for p in together]

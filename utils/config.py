@@ -14,6 +14,8 @@ from systems.atari import AtariGame
 from systems.emulation import EmulatorOptions
 from systems.errors import InputError, one_line
 from systems.files import write_json
+from systems.gymnasium_game import Environment, GymnasiumGame
+from systems.real_game import RealGame
 
 CONFIG = "config.json"
 VERSION = 2  # of the file's layout
@@ -57,6 +59,7 @@ class CheckpointConfig:
     restored_weights: str | None = None  # what `utils.checkpoint.digest` said of its weights
     observation_key: str | None = None  # which entry of Dict observations is the image
     emulator: EmulatorOptions = field(default_factory=EmulatorOptions)  # of the data
+    environment: Environment | None = None  # that the data were recorded in; None: the emulator
     devices: int = 1
     versions: dict[str, str] = field(default_factory=dict)  # of Keras and its backend
     finished: bool = False
@@ -69,14 +72,22 @@ class CheckpointConfig:
         """Whether the reward and termination heads are trained."""
         return self.training.reward_weight > 0
 
-    def check_game(self, game: AtariGame) -> None:
-        """Checks that a game can be played as the data were recorded, but for its frame skip.
+    @property
+    def real_game(self) -> RealGame:
+        """The game as the data were recorded; see `begin_real_game`."""
+        return RealGame(self.game, self.frame_skip, self.environment)
+
+    def begin_real_game(self) -> AtariGame | GymnasiumGame:
+        """Returns the game, set as it was when the data were recorded, at an episode's start.
 
         Raises:
-            InputError: it cannot.
+            InputError: it cannot be played like that.
         """
-        self.emulator.require_playable(len(self.action_meanings), game.num_actions)
+        game = self.real_game.begin()
+        if self.environment is None:
+            self.emulator.require_playable(len(self.action_meanings), game.num_actions)
         game.check_actions(self.action_meanings)
+        return game
 
     def write(self, directory: Path) -> None:
         """Writes `config.json`."""

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from systems.atari import AtariGame
 from systems.errors import InputError, check_writable, say
 from systems.files import num_cores, write_json
 from systems.planning import Planner, Play, play_in_processes, play_side_by_side
@@ -56,14 +55,18 @@ def compare_simulators(settings: ComparisonSettings) -> None:
             )
     if "compressed" in settings.simulators:
         checkpoint.require_rewards()
-    game = AtariGame(config.game)
-    config.check_game(game)
+    if "emulator" in settings.simulators and config.environment:
+        raise InputError(
+            f"expected --simulator=compressed or none for {config.game}, received emulator: it "
+            "looks ahead in the Atari emulator, and other environments cannot be set back"
+        )
+    num_actions = config.begin_real_game().num_actions
     results = {
         "checkpoint": str(settings.checkpoint),
         "game": config.game,
         "method": settings.method,
         "horizon": settings.horizon,
-        "num_rollouts": _num_tried(settings, game.num_actions),
+        "num_rollouts": _num_tried(settings, num_actions),
         "episodes": settings.episodes,
         "max_steps": settings.max_steps,
         "seed": settings.seed,
@@ -104,8 +107,7 @@ def _play(name, settings, checkpoint):
     """
     config = checkpoint.config
     play = Play(
-        config.game,
-        config.frame_skip,
+        config.real_game,
         config.warmup,
         settings.method,
         settings.horizon,

@@ -14,7 +14,6 @@ import numpy as np
 
 from model.fast_imagination import FastImagination
 from model.predictor import REWARD_CLASSES, Observation, State
-from systems.atari import AtariGame
 from systems.policies import PersistentPolicy
 from systems.seeds import generator
 from utils.checkpoint import Checkpoint
@@ -80,7 +79,7 @@ class TwinGame:
         seed: of the starts.
 
     Attributes:
-        emulator: the real game.
+        emulator: the real game, of the Atari emulator or a Gymnasium environment.
         action_meanings: the name of each action.
         real, imagined: the two screens, uint8 (height, width, channels).
         steps: since the model last saw the game.
@@ -99,8 +98,8 @@ class TwinGame:
         config = models[0].checkpoint.config
         self._warmup = config.warmup
         self._rng = generator("play", seed)
-        self.emulator = AtariGame(config.game, frame_skip=config.frame_skip)
-        config.check_game(self.emulator)
+        self.emulator = config.begin_real_game()
+        self._seeds = generator("environment", seed)
         self.action_meanings = self.emulator.action_meanings
         self.restart()
 
@@ -148,7 +147,7 @@ class TwinGame:
     def _play_at_random(self, count):
         """Plays the first steps of a game; returns how many it had before it was over."""
         policy = PersistentPolicy(self.emulator, self._rng)
-        self.emulator.reset()
+        self.emulator.reset(int(self._seeds.integers(2**31)))
         self._frames = deque([self._frame()], maxlen=self._warmup)
         self._actions = deque(maxlen=self._warmup - 1)
         self.total_reward = 0.0

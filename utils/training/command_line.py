@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from model.presets import PRESETS
-from systems.atari import game_name
+from systems.atari import game_name, is_atari
 from systems.errors import (
     InputError,
     exit_on_input_error,
@@ -17,6 +17,7 @@ from systems.errors import (
     user_path,
     whole_number,
 )
+from systems.metadata import game_of_directory
 from systems.policies import POLICIES
 from systems.record import dataset_directory
 from utils.checkpoint import stage_directory
@@ -64,8 +65,8 @@ class StageConfig:
 
     @property
     def game(self) -> str:
-        """The game's canonical name."""
-        return game_name(self.atari_game)
+        """The game's canonical name, or what the data sets of an environment call it."""
+        return self.atari_game
 
     @property
     def directory(self) -> Path:
@@ -129,7 +130,8 @@ def parse(
     stage: Stage, argv: Sequence[str] | None = None, description: str | None = None
 ) -> StageConfig:
     """The command line's flags. Ends the process with exit code 2 where they cannot be used."""
-    flags = vars(parser(stage, description).parse_args(argv))
+    parsed = parser(stage, description)
+    flags = vars(parsed.parse_args(argv))
     with exit_on_input_error():
         flags["batch_size"] = flags["batch_size"] or BATCH_SIZES.get(flags["model"])
         if flags["batch_size"] is None:
@@ -148,7 +150,20 @@ def parse(
                 "expected --distribute beside --coordinator, --num_processes and --process_id, "
                 "received those without it"
             )
-        game_name(flags["atari_game"])  # refuses an unknown game
+        parsed.set_defaults(atari_game=None)
+        given = parsed.parse_args(argv).atari_game
+        in_data = flags["training_data"] and game_of_directory(flags["training_data"])
+        # The data set's game need not be named, and may be no Atari game.
+        flags["atari_game"] = given or in_data or flags["atari_game"]
+        if flags["atari_game"] != in_data:
+            flags["atari_game"] = game_name(flags["atari_game"])
+        missing = [f"--{role}_data" for role in ROLES if not flags[f"{role}_data"]]
+        if missing and not is_atari(flags["atari_game"]):
+            raise InputError(
+                f"expected data sets of {flags['atari_game']} by {' and '.join(missing)}, as only "
+                "the play of Atari games is recorded where it is missing. Record them with other "
+                "seeds than the training set: python -m systems.record --env=ID --seed=2"
+            )
     return StageConfig(stage=stage, **flags)
 
 

@@ -278,6 +278,7 @@ def _settings(config, previous, data, control_weight, devices) -> CheckpointConf
         data={role: str(dataset.directory) for role, dataset in data.items()},
         observation_key=config.observation_key,
         emulator=training_set.emulator,
+        environment=training_set.environment,
         restored_from=str(previous.directory) if previous else None,
         restored_weights=digest(previous.directory) if previous else None,
         devices=devices.num_devices,
