@@ -1,0 +1,87 @@
+"""What a variant's stages have reached, as `make demo` ends with it."""
+
+import shutil
+import sys
+
+import pytest
+
+from systems.errors import InputError
+from utils.checkpoint import Checkpoint
+from utils.watching.summary import finished_stages, main, summary, to_go_on
+
+from . import tiny  # noqa: F401 - makes the preset known
+from .checkpoints import write_checkpoint
+
+
+def results(*mse, reward=None):
+    return {
+        "horizons": {
+            horizon: {"mse": value, "mse_repeat_last": 40.0}
+            for horizon, value in zip(("1", "3", "5"), mse, strict=True)
+        },
+        "reward": {"average_precision": {"-1": None, "1": reward}},
+    }
+
+
+@pytest.fixture
+def trained(tmp_path):
+    about = {"variant": "paper", "reward_weight": 0.0}
+    one = write_checkpoint(
+        tmp_path / "paper_seq_1", stage="paper_seq_1", results=results(2, 4, 8), decoded=10, **about
+    )
+    shutil.copytree(one, tmp_path / "paper_seq_3")
+    write_checkpoint(
+        tmp_path / "paper_seq_5",
+        stage="paper_seq_5",
+        results=results(2, 4, 6),
+        seed=1,
+        decoded=5,
+        **about,
+    )
+    write_checkpoint(
+        tmp_path / "paper_seq_5_reward",
+        stage="paper_seq_5_reward",
+        results=results(2, 4, 9, reward=0.5),
+        seed=2,
+        decoded=5,
+        variant="paper",
+    )
+    return tmp_path
+
+
+def test_each_stage_is_compared_with_the_one_before(trained):
+    text = summary(finished_stages(trained)["paper"])
+    rows = [line for line in text.splitlines() if line.startswith("paper_")]
+    assert [row.split()[1:4] for row in rows] == [
+        ["0.050", "0.100", "0.200"],
+        ["0.050", "0.100", "0.200"],
+        ["0.050", "0.100", "0.150"],
+        ["0.050", "0.100", "0.225"],
+    ]
+    assert "nothing: it kept the weights of paper_seq_1" in rows[1]
+    assert rows[2].endswith("-25% error at 5 steps")
+    assert rows[3].endswith("+50% error at 5 steps; it learned reward and end")
+    assert "reward's sign over all steps: +1: 0.50" in text
+
+
+def test_the_commands_to_go_on_name_the_last_checkpoint(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    monkeypatch.setattr(sys, "executable", str(trained / ".venv" / "bin" / "python"))
+    last = Checkpoint(trained / "paper_seq_5_reward")
+    lines = to_go_on(last).splitlines()[1:]
+    assert all(line.startswith("  .venv/bin/python ") for line in lines)
+    assert [line.split()[1] for line in lines] == [
+        "play.py",
+        "generate_video.py",
+        "evaluate.py",
+        "plan.py",
+    ]
+    assert "plan.py" not in to_go_on(Checkpoint(trained / "paper_seq_1"))
+
+
+def test_a_directory_without_stages_is_refused(tmp_path, capsys):
+    with pytest.raises(InputError, match="finished stages"):
+        finished_stages(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main([str(tmp_path)])
+    assert end.value.code == 2
