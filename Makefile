@@ -46,8 +46,8 @@ demo: .venv/installed
 	$(BIN)/python paper_seq_3_train.py $(DEMO_FLAGS) --max_steps=20
 	$(BIN)/python paper_seq_5_train.py $(DEMO_FLAGS) --max_steps=20
 	$(BIN)/python paper_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=100
-	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --output demo/$(GAME).mp4
-	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --output demo/$(GAME).gif
+	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --video demo/$(GAME).mp4
+	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --video demo/$(GAME).gif
 
 # What docs/results.md shows: some two hours a game on two cores. `make results-freeway` makes one game's.
 results: $(RESULTS)
@@ -60,12 +60,12 @@ $(RESULTS): results-%: .venv/installed
 				--data_path=results/data --train_dir=results/checkpoints; \
 		done; \
 		$(BIN)/python evaluate.py --checkpoint $(TRAINED)/$${variant}_seq_5_reward \
-			--output docs/results/$*_$$variant.json --plot docs/results/$*_$$variant.png; \
+			--json docs/results/$*_$$variant.json --plot docs/results/$*_$$variant.png; \
 		$(BIN)/python generate_video.py --checkpoint $(TRAINED)/$${variant}_seq_5_reward \
-			--num_frames=30 --seed=1 --output docs/results/$*_$$variant.gif; \
+			--horizon=30 --seed=1 --video docs/results/$*_$$variant.gif; \
 	done
 	$(BIN)/python generate_video.py --checkpoint $(TRAINED)/paper_seq_5_reward \
-		--checkpoint $(TRAINED)/compress_seq_5_reward --num_frames=24 --seed=1 --output docs/results/$*.gif
+		--checkpoint $(TRAINED)/compress_seq_5_reward --horizon=24 --seed=1 --video docs/results/$*.gif
 
 clean:
 	rm -rf .venv demo .pytest_cache .ruff_cache

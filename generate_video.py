@@ -5,79 +5,65 @@ With --actions random there is no truth to compare with, so the prediction stand
 checkpoints of a game stand side by side.
 """
 
-import argparse
-
-from systems.errors import exit_on_input_error, user_path, whole_number
+from systems.arguments import (
+    TRAINED,
+    Parser,
+    add_checkpoint,
+    add_dataset,
+    add_fps,
+    add_seed,
+    add_video,
+)
+from systems.errors import exit_on_input_error, whole_number
 from utils.start import prepare
 
 
 def main() -> None:
     """Renders by the command line's flags."""
     prepare()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add(
-        "--checkpoint",
-        required=True,
-        action="append",
-        type=user_path,
-        metavar="DIR",
-        help="a stage's directory, such as checkpoints/freeway/lstm_84x84x1/compress_seq_5_reward; "
-        "may be given several times",
-    )
-    add(
-        "--output",
-        required=True,
-        type=user_path,
-        metavar="MP4",
-        help="the video's name, ending in .mp4 or .gif",
-    )
-    add(
-        "--num_frames",
-        type=whole_number(1),
-        default=100,
-        help="predicted frames (default: %(default)s)",
-    )
-    add(
-        "--actions",
-        choices=["replay", "random"],
-        default="replay",
-        help="those recorded, or drawn (default: %(default)s)",
-    )
-    add(
-        "--seed",
-        type=whole_number(0),
-        default=0,
-        help="chooses the start, and random actions (default: %(default)s)",
-    )
-    add(
-        "--dataset",
-        type=user_path,
-        metavar="DIR",
-        help="data set of the real frames (default: the first checkpoint's test set)",
-    )
-    add(
-        "--fps",
-        type=whole_number(1, 60),
-        default=10,
-        help="frames shown a second (default: %(default)s)",
-    )
-    args = parser.parse_args()
+    args = parser().parse_args()
     with exit_on_input_error():
         # After the flags are parsed, because NumPy and TensorFlow take seconds to import.
         from utils.watching.render import render
 
         render(
             args.checkpoint,
-            args.output,
-            num_frames=args.num_frames,
+            args.video,
+            horizon=args.horizon,
             replay=args.actions == "replay",
             seed=args.seed,
             dataset=args.dataset,
             fps=args.fps,
         )
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(
+        __doc__,
+        examples=[
+            f"python generate_video.py --checkpoint {TRAINED}/paper_seq_5_reward \\\n"
+            "      --video clip.mp4",
+            f"python generate_video.py --checkpoint {TRAINED}/paper_seq_5_reward \\\n"
+            f"      --checkpoint {TRAINED}/compress_seq_5_reward \\\n"
+            "      --horizon 50 --video both.gif",
+        ],
+    )
+    add = parser.add_argument_group("what is predicted").add_argument
+    add_checkpoint(add, "a stage's directory; may be given several times")
+    add("--horizon", type=whole_number(1), default=100, help="predicted frames")
+    add(
+        "--actions",
+        choices=["replay", "random"],
+        default="replay",
+        help="those recorded, or drawn",
+    )
+    add_seed(add, "chooses the start, and random actions")
+    add_dataset(add, "data set of the real frames (default: the first checkpoint's test set)")
+    add = parser.add_argument_group("what is written").add_argument
+    add_video(add, "the video's name, ending in .mp4 or .gif", required=True)
+    add_fps(add, 10, "frames shown a second")
+    return parser
 
 
 if __name__ == "__main__":

@@ -183,7 +183,7 @@ def test_help_shows_defaults():
 
 
 def test_a_video_has_at_most_60_frames_a_second():
-    done = start("generate_video.py", "--checkpoint=nowhere", "--output=clip.mp4", "--fps=61")
+    done = start("generate_video.py", "--checkpoint=nowhere", "--video=clip.mp4", "--fps=61")
     assert done.returncode == 2
     assert "at most 60" in done.stderr
 

@@ -123,7 +123,7 @@ class HeldOutPlay:
         horizons = [horizon for horizon in self.horizons if horizon <= longest]
         if not horizons:
             raise InputError(
-                f"expected --horizons of at most {longest}, the frames after the warm-up in the "
+                f"expected --horizon of at most {longest}, the frames after the warm-up in the "
                 f"longest episode of {dataset.directory}. Received {list(self.horizons)}."
             )
         return horizons

@@ -24,7 +24,7 @@ def render(
     directories: Sequence[Path],
     output: str | Path,
     *,
-    num_frames: int = 100,
+    horizon: int = 100,
     replay: bool = True,
     seed: int = 0,
     dataset: Path | None = None,
@@ -35,7 +35,7 @@ def render(
     Args:
         directories: of the stages.
         output: the video's name, ending in .mp4 or .gif.
-        num_frames: predicted frames.
+        horizon: predicted frames.
         replay: whether the recorded actions are taken; if not, they are drawn at random.
         seed: chooses the start, and random actions.
         dataset: directory of the real frames; None: the first checkpoint's test set.
@@ -49,10 +49,10 @@ def render(
     check_alike(checkpoints)
     config = checkpoints[0].config
     real = checkpoints[0].test_data(dataset)
-    window = _window(real, checkpoints[0], num_frames, replay, seed)
+    window = _window(real, checkpoints[0], horizon, replay, seed)
     actions = window["actions"]
     if not replay:
-        actions = _random_actions(actions, config, num_frames, seed)
+        actions = _random_actions(actions, config, horizon, seed)
     predictions = [_predict(checkpoint, window["frames"], actions) for checkpoint in checkpoints]
     panels = {}
     if replay:
@@ -68,27 +68,27 @@ def render(
         [rewards for _, rewards in predictions],
     )
     video.write_video(output, video.side_by_side(panels, captions), fps)
-    say(f"{output}: {num_frames} frames, {config.game}, {config.stage}")
+    say(f"{output}: {horizon} frames, {config.game}, {config.stage}")
 
 
-def _window(dataset: Dataset, checkpoint, num_frames, replay, seed):
+def _window(dataset: Dataset, checkpoint, horizon, replay, seed):
     """The window that all checkpoints start from, as a batch of one."""
     warmup = checkpoint.config.warmup
     # If nothing is replayed, one frame after the warm-up: no step begins in an episode's last one.
-    spec = WindowSpec(warmup, num_frames if replay else 1)
+    spec = WindowSpec(warmup, horizon if replay else 1)
     longest = int(dataset.lengths.max()) + 1
     if spec.length > longest:
         raise InputError(
-            f"expected --num_frames of at most {longest - warmup}, the frames after the warm-up in "
-            f"the longest episode of {dataset.directory}. Received {num_frames}."
+            f"expected --horizon of at most {longest - warmup}, the frames after the warm-up in "
+            f"the longest episode of {dataset.directory}. Received {horizon}."
         )
     shape = PRESETS[checkpoint.config.model].frame_shape
     return sample(dataset, shape, spec, 1, seed).batch(0)
 
 
-def _random_actions(actions, config, num_frames, seed):
+def _random_actions(actions, config, horizon, seed):
     """The warm-up's own actions, then as many at random as frames are predicted."""
-    size = 1, num_frames
+    size = 1, horizon
     drawn = generator("video", seed).integers(
         len(config.action_meanings), size=size, dtype=actions.dtype
     )

@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 from PIL import GifImagePlugin, Image, ImageChops
 
+from systems.arguments import MAX_FPS
 from systems.errors import InputError, check_writable
 from systems.files import write_whole
 
 FORMATS = (".mp4", ".gif")
-MAX_FPS = 60
 CAPTION_HEIGHT = 16  # pixels of one line of text
 GAP = 4  # pixels between panels
 SMALL_FRAME = 100  # rows: frames with fewer are enlarged 3 times, others twice
