@@ -19,6 +19,7 @@ from systems.errors import (
 )
 from systems.record import dataset_directory
 from utils.checkpoint import stage_directory
+from utils.config import TRAIN_DIR
 from utils.training.stage import Stage, script
 
 ROLES = ("training", "validation", "test")  # recorded with seeds 1, 2, 3
@@ -198,7 +199,7 @@ def _add_data(add):
     add(
         "--train_dir",
         type=user_path,
-        default=Path("checkpoints"),
+        default=TRAIN_DIR,
         help="directory of the trained stages",
     )
 
