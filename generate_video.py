@@ -1,8 +1,15 @@
 """Renders a checkpoint's roll-out as a video: truth | prediction | difference.
 
 The model sees 10 real frames of held-out play and predicts all that follow from the actions alone.
-With --actions random there is no truth to compare with, so the prediction stands alone. Several
-checkpoints of a game stand side by side.
+Several checkpoints of a game stand side by side. The actions are
+
+  replay         those that were recorded
+  random         drawn at random
+  UP*20,NOOP*10  those of a list: names of the game's actions, and how often each is repeated
+
+For the last two the emulator plays on from the same moment and shows the truth, as long as the game
+lasts. Data that it cannot play again have none; the prediction then stands alone. Several --actions
+stand side by side, with the truth above the prediction.
 """
 
 from systems.arguments import (
@@ -30,7 +37,8 @@ def main() -> None:
             args.checkpoint,
             args.video,
             horizon=args.horizon,
-            replay=args.actions == "replay",
+            actions=args.actions or ["replay"],
+            labels=args.label or [],
             seed=args.seed,
             dataset=args.dataset,
             fps=args.fps,
@@ -46,22 +54,34 @@ def parser() -> Parser:
             "      --video clip.mp4",
             f"python generate_video.py --checkpoint {TRAINED}/paper_seq_5_reward \\\n"
             f"      --checkpoint {TRAINED}/compress_seq_5_reward \\\n"
-            "      --horizon 50 --video both.gif",
+            "      --horizon 50 --label paper --label compression --video both.gif",
+            f"python generate_video.py --checkpoint {TRAINED}/compress_seq_5_reward \\\n"
+            "      --actions UP*30 --actions NOOP*30 --actions UP*15,DOWN*15 --video three.gif",
         ],
     )
     add = parser.add_argument_group("what is predicted").add_argument
     add_checkpoint(add, "a stage's directory; may be given several times")
-    add("--horizon", type=whole_number(1), default=100, help="predicted frames")
+    add(
+        "--horizon",
+        type=whole_number(1),
+        help="predicted frames (default: 100, or as many as --actions lists)",
+    )
     add(
         "--actions",
-        choices=["replay", "random"],
-        default="replay",
-        help="those recorded, or drawn",
+        action="append",
+        metavar="ACTIONS",
+        help="replay, random or a list; may be given several times (default: replay)",
     )
     add_seed(add, "chooses the start, and random actions")
     add_dataset(add, "data set of the real frames (default: the first checkpoint's test set)")
     add = parser.add_argument_group("what is written").add_argument
     add_video(add, "the video's name, ending in .mp4 or .gif", required=True)
+    add(
+        "--label",
+        action="append",
+        metavar="NAME",
+        help="what stands above a prediction, one for each checkpoint or each of several --actions",
+    )
     add_fps(add, 10, "frames shown a second")
     return parser
 

@@ -178,7 +178,7 @@ def test_outputs_that_cannot_be_written_are_refused(tmp_path, name):
 
 def test_help_shows_defaults():
     shown = " ".join(start("generate_video.py", "--help").stdout.split())
-    for default in ("100", "replay", "0", "10"):
+    for default in ("100, or as many as --actions lists", "replay", "0", "10"):
         assert f"(default: {default})" in shown
 
 
