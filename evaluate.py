@@ -17,9 +17,15 @@ window's actions (a model that ignores its actions errs alike). All have 95 % bo
 Windows that begin within one window's length of play are drawn together, because they share frames;
 there is no interval where all of them do.
 
+  ratio, ratio_moving, ratio_controlled  the three errors over those of repeating the last frame
+  ratio_mean_frame                       mse over that of the mean training frame
+  ratio_shuffled                         mse_controlled over that under shuffled actions
+
 Of the reward it reports, by sign: the average precision (over all steps, and within each horizon),
 the calibration, and the absolute error of the reward summed up to each horizon, beside that of
 predicting none. Of the end of the episode it reports the average precision.
+
+The file of --json holds all of this. The table that is printed is explained below it.
 """
 
 import argparse

@@ -723,7 +723,8 @@ def test_evaluation_of_checkpoints(flags, trained, tmp_path, monkeypatch, capsys
         assert result["horizons"]["5"]["mse_controlled"] > 0
         assert result["horizons"]["5"]["mse_controlled_shuffled_actions"] > 0
     printed = capsys.readouterr()
-    assert "mse_controlled" in printed.out
+    assert printed.out.count("controlled  shuffled") == 2  # a table of each, explained once
+    assert printed.out.count("over that of repeating the last real frame") == 1
     # What the player decides is a matter of the windows, and is found once for both.
     assert printed.err.count("emulated futures:   0%") == 1
     # One checkpoint is an object by itself; the windows are the same.

@@ -166,6 +166,7 @@ def compare_checkpoints(
         if output:
             write_json(output, results[0] if len(checkpoints) == 1 else results)
         _print(results[-1])
+    say(evaluation.columns_explained())
     if plot:
         draw_errors(results, plot)
 
@@ -173,7 +174,7 @@ def compare_checkpoints(
 def _print(results):
     windows = f"{results['num_windows']} windows"
     say(f"{results['checkpoint']} on {results['dataset']}, {windows}:")
-    say(evaluation.thorough_table(results))
+    say(evaluation.columns(results))
     say(evaluation.reward_lines(results))
 
 
