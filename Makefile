@@ -1,22 +1,32 @@
 # make test: lint and all tests. make test-fast: lint and the quick ones. make demo: data, training,
-# video, error table in 10 to 20 minutes. All make their own virtual environment first.
+# video, error table in 10 to 20 minutes. make train GAME=pong VARIANT=compression: the four stages of
+# a variant (paper or compression; MODEL=lstm_210x160x3 for full frames), 35 to 70 minutes on two
+# cores; by the same command it goes on where it was stopped. All make their own virtual environment.
 
 PYTHON ?= python3
 BIN = .venv/bin
 GAME = freeway
+VARIANT = compression
 MODEL = lstm_84x84x1
 DEMO = demo/checkpoints/$(GAME)/$(MODEL)
 DEMO_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=persistent \
 	--data_path=demo/data --train_dir=demo/checkpoints
 
+# Who plays while a game is recorded: moving on is enough in Freeway, and the others take skill.
+PLAYER = $(if $(filter freeway,$(1)),persistent,lookahead)
+SCRIPTS_paper = paper
+SCRIPTS_compression = compress
+SCRIPTS = $(or $(SCRIPTS_$(VARIANT)),$(error expected VARIANT=paper or VARIANT=compression, received $(VARIANT)))
+TRAIN_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=$(call PLAYER,$(GAME))
+LAST = checkpoints/$(GAME)/$(MODEL)/$(SCRIPTS)_seq_5_reward
+
 RESULTS = $(addprefix results-,freeway pong ms_pacman space_invaders)
-POLICY = $(if $(filter freeway,$*),persistent,lookahead)
 STAGES = seq_1_train seq_3_train seq_5_train seq_5_train_reward
 TRAINED = results/checkpoints/$*/$(MODEL)
 
 ON_JAX = $(addprefix tests/test_,networks.py pretraining.py predictor.py optimizer.py fast_imagination.py)
 
-.PHONY: test test-fast demo results $(RESULTS) clean
+.PHONY: test test-fast demo train results $(RESULTS) clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -49,6 +59,15 @@ demo: .venv/installed
 	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --video demo/$(GAME).mp4
 	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --video demo/$(GAME).gif
 
+train: .venv/installed
+	set -e; for stage in $(STAGES); do $(BIN)/python $(SCRIPTS)_$$stage.py $(TRAIN_FLAGS); done
+	@echo
+	@echo "To go on:"
+	@echo "  $(BIN)/python play.py --checkpoint $(LAST)"
+	@echo "  $(BIN)/python generate_video.py --checkpoint $(LAST) --video $(GAME).mp4"
+	@echo "  $(BIN)/python evaluate.py --checkpoint $(LAST) --json $(GAME).json --plot $(GAME).png"
+	@echo "  $(BIN)/python plan.py --checkpoint $(LAST) --video $(GAME)_plan.mp4"
+
 # What docs/results.md shows: some two hours a game on two cores. `make results-freeway` makes one game's.
 results: $(RESULTS)
 	$(BIN)/python -m benchmarks.results docs/results
@@ -56,7 +75,7 @@ results: $(RESULTS)
 $(RESULTS): results-%: .venv/installed
 	set -e; mkdir -p docs/results; for variant in compress paper; do \
 		for stage in $(STAGES); do \
-			$(BIN)/python $${variant}_$$stage.py --atari_game=$* --model=$(MODEL) --policy=$(POLICY) \
+			$(BIN)/python $${variant}_$$stage.py --atari_game=$* --model=$(MODEL) --policy=$(call PLAYER,$*) \
 				--data_path=results/data --train_dir=results/checkpoints; \
 		done; \
 		$(BIN)/python evaluate.py --checkpoint $(TRAINED)/$${variant}_seq_5_reward \

@@ -52,6 +52,73 @@ def test_the_examples_of_help_are_commands_that_work(entry):
     assert max(map(len, "\n".join(parser.examples).splitlines())) <= 100
 
 
+def parsed(words):
+    """The name of the entry point that a command runs, once its flags are parsed; None if other."""
+    entry = words[1] if words[0] == "-m" else words[0]
+    if entry not in ENTRIES:
+        return None
+    parser_of(entry).parse_args(words[words.index(entry) + 1 :])
+    return entry
+
+
+def commands_in(document):
+    """What Python is told to run in a Markdown file's code blocks: words, a command each."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+    text = "".join(block for language, block in blocks if not language).replace("\\\n", "")
+    for command in re.findall(r"^[^#\n]*\bpython (.*?)&?$", text, re.MULTILINE):
+        if "benchmarks.child" not in command:  # whose argument is JSON on several lines
+            yield shlex.split(command, comments=True)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/results.md", "docs/benchmarks.md"])
+def test_the_documents_commands_have_flags_that_there_are(name):
+    assert len([command for command in commands_in(ROOT / name) if parsed(command)]) > 3
+
+
+@pytest.mark.parametrize(
+    ("goal", "runs"),
+    [
+        ("train GAME=pong VARIANT=compression", 4),
+        ("train VARIANT=paper MODEL=lstm_210x160x3", 4),
+        ("demo", 7),
+        ("results-pong", 13),
+    ],
+)
+def test_make_runs_commands_that_work(goal, runs, tmp_path):
+    # Everything but what runs for hours: Python itself.
+    log, python = tmp_path / "log", tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {log}\n')
+    python.chmod(0o755)
+    make = ["make", f"BIN={tmp_path}", "--old-file=.venv/installed", *goal.split()]
+    printed = subprocess.run(make, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    ran = [line.split() for line in log.read_text().splitlines()]
+    assert len(ran) == runs
+    assert all(map(parsed, ran))
+    if goal.startswith("train"):
+        variant, player = ("compress", "look") if "compression" in goal else ("paper", "persist")
+        stages = [name for name in STAGES if name.startswith(variant)]
+        assert [script for script, *_ in ran] == stages
+        for _, *flags in ran:
+            assert f"--policy={player}" in " ".join(flags)
+        # What it names to go on with is where the last stage has written to.
+        config = parse(importlib.import_module(stages[-1].removesuffix(".py")).STAGE, ran[-1][1:])
+        named = [
+            line.split()[1:] for line in printed.splitlines() if line.startswith(f"  {tmp_path}")
+        ]
+        assert [parsed(command) for command in named] == [
+            *("play.py", "generate_video.py", "evaluate.py", "plan.py")
+        ]
+        for command in named:
+            assert command[command.index("--checkpoint") + 1] == str(config.directory)
+
+
+def test_make_train_refuses_another_variant():
+    make = ["make", "--dry-run", "--old-file=.venv/installed", "train", "VARIANT=compress"]
+    done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "expected VARIANT=paper or VARIANT=compression, received compress" in done.stderr
+
+
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_every_flag_is_explained_and_spelled_alike(entry):
     for flag, action in flags_of(parser_of(entry)).items():
