@@ -102,6 +102,7 @@ def test_the_truth_of_a_list_is_what_the_emulator_shows(data, checkpoint, tmp_pa
     assert (panel(others, 1) != panel(frames, 1)).any()
 
 
+@pytest.mark.slow
 def test_the_recorded_actions_as_a_list_are_the_replay(data, checkpoint, tmp_path, monkeypatch):
     flags = f"--checkpoint={checkpoint}", f"--dataset={data}"
     replay = video(*flags, f"--video={tmp_path / 'a.gif'}", "--horizon=6", monkeypatch=monkeypatch)
@@ -117,12 +118,14 @@ def test_the_recorded_actions_as_a_list_are_the_replay(data, checkpoint, tmp_pat
         np.testing.assert_array_equal(panel(both, column, row=1), panel(replay, 1))
 
 
+@pytest.mark.slow
 def test_random_actions_have_a_truth_too(checkpoint, tmp_path, monkeypatch):
     flags = f"--checkpoint={checkpoint}", f"--video={tmp_path / 'r.gif'}", "--actions=random"
     frames = video(*flags, "--horizon=5", monkeypatch=monkeypatch)
     assert len(frames) == 5 and frames.shape[2] == 3 * (SIDE + GAP) - GAP
 
 
+@pytest.mark.slow
 def test_several_actions_stand_side_by_side(data, checkpoint, tmp_path, monkeypatch):
     flags = [f"--checkpoint={checkpoint}", f"--video={tmp_path / 'three.gif'}"]
     flags += ["--actions=UP*6", "--actions=DOWN*6", "--actions=NOOP*3,UP*3"]
@@ -134,6 +137,7 @@ def test_several_actions_stand_side_by_side(data, checkpoint, tmp_path, monkeypa
         np.testing.assert_array_equal(panel(frames, column, row=1), panel(alone, 1))
 
 
+@pytest.mark.slow
 def test_data_that_cannot_be_played_again_have_no_truth(checkpoint, data, tmp_path, capsys):
     elsewhere = tmp_path / "sticky"
     elsewhere.mkdir()
@@ -143,7 +147,7 @@ def test_data_that_cannot_be_played_again_have_no_truth(checkpoint, data, tmp_pa
     (elsewhere / "metadata.json").write_text(json.dumps(metadata))
     output = tmp_path / "alone.gif"
     render([checkpoint], output, actions=["UP*4"], dataset=elsewhere)
-    assert "no truth for other actions" in (printed := capsys.readouterr()).err
+    assert "no truth beside these actions" in (printed := capsys.readouterr()).err
     assert "repeat_action_probability is 0.25" in printed.err and "4 frames" in printed.out
     assert read_gif(output.read_bytes()).shape[2] == SIDE
     # Beside a replay, which has one, the place of the other truth stays black.
@@ -152,6 +156,7 @@ def test_data_that_cannot_be_played_again_have_no_truth(checkpoint, data, tmp_pa
     assert panel(frames, 0).any() and not panel(frames, 1).any()
 
 
+@pytest.mark.slow
 def test_the_video_ends_with_the_real_game(tmp_path, capsys):
     directory = record("freeway", "persistent", 60, 2, tmp_path, progress=False)
     metadata = json.loads((directory / "metadata.json").read_text())
@@ -171,6 +176,7 @@ def test_the_video_ends_with_the_real_game(tmp_path, capsys):
     assert len(read_gif(output.read_bytes())) == 70 - start
 
 
+@pytest.mark.slow
 def test_labels_stand_above_their_columns(checkpoint, other, tmp_path, monkeypatch):
     def drawn(*labels):
         flags = [f"--checkpoint={checkpoint}", f"--checkpoint={other}", "--horizon=2"]

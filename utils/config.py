@@ -25,7 +25,7 @@ VERSION = 2  # of the file's layout
 TRAIN_DIR = Path("checkpoints")  # where the scripts train unless they are told otherwise
 
 _NAMED = 10  # checkpoints, at most, where another one was not found
-_LOOKED_INTO = 2000  # directories, at most, to find them: a twentieth of a second
+_LOOKED_INTO = 2000  # directories, at most, to find them: a quarter of a second
 
 
 @dataclass(frozen=True)

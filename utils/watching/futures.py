@@ -36,6 +36,13 @@ def actions_of(text: str, meanings: Sequence[str]) -> np.ndarray:
     return np.array(actions, np.int32)
 
 
+def _not_replayable(dataset, reason):
+    return InputError(
+        f"expected a data set that the emulator can play again, as systems.record makes them, "
+        f"received {dataset.directory}: {reason}"
+    )
+
+
 class RealGame:
     """The emulator at a recorded moment, from which it can play any actions.
 
@@ -45,13 +52,13 @@ class RealGame:
         shape: (height, width, channels) that frames are fitted to.
 
     Raises:
-        InputError: the data set cannot be played again; the text is the reason alone.
+        InputError: the data set cannot be played again.
     """
 
     def __init__(self, dataset: Dataset, episode: int, frame: int, shape: tuple[int, int, int]):
         reason = why_not_replayable(dataset.metadata, dataset.frame_shape)
         if reason:
-            raise InputError(f"of {dataset.directory} {reason}")
+            raise _not_replayable(dataset, reason)
         self._game, self._shape = replaying_game(dataset.metadata), shape
         for action in dataset.actions[episode][:frame]:
             if self._over():
@@ -59,9 +66,7 @@ class RealGame:
             self._game.step(int(action))
         recorded = dataset.read(episode, frame, 1, shape)["frames"]
         if not np.array_equal(dataset.fit(self._game.screen()[None], shape), recorded):
-            raise InputError(
-                f"the actions of {dataset.directory} do not lead to its frames in this emulator"
-            )
+            raise _not_replayable(dataset, "its actions lead elsewhere in this emulator")
         self._start = self._game.clone_state()
 
     def play(self, actions: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -157,18 +157,19 @@ def _futures(
         try:
             game = RealGame(dataset, episode, frame + first, shape)
         except InputError as error:
-            print(f"note: there is no truth for other actions: {error}", file=sys.stderr)
+            print(f"note: no truth beside these actions: {error}", file=sys.stderr)
     futures = []
     for text in actions:
         if text == REPLAY:
             truth = evaluation.pixels(window["frames"][None, warmup:], dataset.palette())[0]
+            truth = video.to_uint8_rgb(truth)
             futures.append(Future(window["actions"][first:], truth, window["rewards"][first:]))
             continue
         taken = named.get(text)
         if taken is None:
             taken = rng.integers(len(config.action_meanings), size=steps, dtype=np.int32)
         truth, rewards = game.play(taken) if game else (None, None)
-        futures.append(Future(taken, truth, rewards))
+        futures.append(Future(taken, None if game is None else video.to_uint8_rgb(truth), rewards))
     return window["frames"][:warmup], window["actions"][:first], _cut(futures)
 
 
@@ -182,14 +183,7 @@ def _cut(futures):
     def part(values):
         return None if values is None else values[:played]
 
-    return [
-        Future(
-            future.actions[:played],
-            None if future.truth is None else video.to_uint8_rgb(future.truth[:played]),
-            part(future.rewards),
-        )
-        for future in futures
-    ]
+    return [Future(*map(part, (one.actions, one.truth, one.rewards))) for one in futures]
 
 
 def _predict(checkpoint, frames, before, futures):
