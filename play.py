@@ -5,7 +5,7 @@ start. The page shows them, their difference, the rewards and the error as it gr
 
   arrows, space  play; space is the fire button
   P              pause or resume
-  N              one step, while paused
+  N              one step; the game then pauses
   R              resynchronise: show the model the last ten real frames
   B              begin a new game
   M              switch to the other --checkpoint

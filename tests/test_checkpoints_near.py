@@ -77,15 +77,20 @@ def test_a_loop_of_links_ends(here):
 
 
 def test_the_message_names_them(here):
-    with pytest.raises(InputError, match="There are none below checkpoints or near it: train one"):
+    with pytest.raises(
+        InputError, match=r"no such directory. There are none below checkpoints or near"
+    ):
         Checkpoint("nowhere")
     stages(f"{PONG}/paper_seq_1")
     with pytest.raises(InputError) as error:
         Checkpoint(PONG)
     assert str(error.value).endswith(
-        f"received {PONG}: No such file or directory\n"
+        f"received {PONG}: it has no config.json\n"
         f"The checkpoints that there are:\n  {PONG}/paper_seq_1"
     )
+    # The weights themselves, as one may complete them in a shell.
+    with pytest.raises(InputError, match=f"no such directory\nThe check.*\n  {PONG}/paper_seq_1$"):
+        Checkpoint(f"{PONG}/paper_seq_1/best.weights.h5")
     # One that is there but damaged is its own matter.
     with pytest.raises(InputError) as error:
         Checkpoint(f"{PONG}/paper_seq_1")

@@ -104,13 +104,16 @@ def read_config(directory: str | Path) -> CheckpointConfig:
         if not isinstance(content, dict):
             raise ValueError(f"{CONFIG} holds no JSON object")
         return from_json(CheckpointConfig, _upgraded(content))
+    except (FileNotFoundError, NotADirectoryError):
+        missing = f"it has no {CONFIG}" if path.parent.is_dir() else "there is no such directory"
+        reason = f"{missing}{_those_there_are(Path(directory))}"
     except OSError as error:
         reason = error.strerror or one_line(error)
     except ValueError as error:
         reason = one_line(error)
     raise InputError(
         f"expected the directory of a trained stage, with {CONFIG} and weights, received "
-        f"{directory}: {reason}{'' if path.exists() else _those_there_are(Path(directory))}"
+        f"{directory}: {reason}"
     )
 
 

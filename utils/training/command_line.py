@@ -164,6 +164,7 @@ def parser(stage: Stage, description: str | None = None) -> Parser:
             f"{command} --atari_game=freeway --model=lstm_84x84x1 --policy=persistent",
         ],
     )
+    parser.usage = "%(prog)s [flags]"  # which are too many to be read before every error
     _add_what(parser.add_argument_group("what is trained").add_argument)
     _add_data(parser.add_argument_group("data and files").add_argument)
     _add_length(parser.add_argument_group("how long").add_argument, stage)
