@@ -1,22 +1,31 @@
 # make test: lint and all tests. make test-fast: lint and the quick ones. make demo: data, training,
-# video, error table in 10 to 20 minutes. All make their own virtual environment first.
+# video, error table in 10 to 20 minutes. make train GAME=pong VARIANT=compression: the four stages of
+# a variant (paper or compression; MODEL=lstm_210x160x3 for full frames), 35 to 70 minutes on two
+# cores; by the same command it goes on where it was stopped. All make their own virtual environment.
 
 PYTHON ?= python3
 BIN = .venv/bin
 GAME = freeway
+VARIANT = compression
 MODEL = lstm_84x84x1
 DEMO = demo/checkpoints/$(GAME)/$(MODEL)
 DEMO_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=persistent \
 	--data_path=demo/data --train_dir=demo/checkpoints
 
+# Who plays while a game is recorded: moving on is enough in Freeway, and the others take skill.
+PLAYER = $(if $(filter freeway,$(1)),persistent,lookahead)
+SCRIPTS_paper = paper
+SCRIPTS_compression = compress
+SCRIPTS = $(or $(SCRIPTS_$(VARIANT)),$(error expected VARIANT=paper or VARIANT=compression, received $(VARIANT)))
+TRAIN_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=$(call PLAYER,$(GAME))
+
 RESULTS = $(addprefix results-,freeway pong ms_pacman space_invaders)
-POLICY = $(if $(filter freeway,$*),persistent,lookahead)
 STAGES = seq_1_train seq_3_train seq_5_train seq_5_train_reward
 TRAINED = results/checkpoints/$*/$(MODEL)
 
 ON_JAX = $(addprefix tests/test_,networks.py pretraining.py predictor.py optimizer.py fast_imagination.py)
 
-.PHONY: test test-fast demo results $(RESULTS) clean
+.PHONY: test test-fast demo train results $(RESULTS) clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -46,8 +55,13 @@ demo: .venv/installed
 	$(BIN)/python paper_seq_3_train.py $(DEMO_FLAGS) --max_steps=20
 	$(BIN)/python paper_seq_5_train.py $(DEMO_FLAGS) --max_steps=20
 	$(BIN)/python paper_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=100
-	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --output demo/$(GAME).mp4
-	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --output demo/$(GAME).gif
+	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --video demo/$(GAME).mp4
+	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --video demo/$(GAME).gif
+	@$(BIN)/python -m utils.watching.summary $(DEMO)
+
+train: .venv/installed
+	set -e; for stage in $(STAGES); do $(BIN)/python $(SCRIPTS)_$$stage.py $(TRAIN_FLAGS); done
+	@$(BIN)/python -m utils.watching.summary checkpoints/$(GAME)/$(MODEL)
 
 # What docs/results.md shows: some two hours a game on two cores. `make results-freeway` makes one game's.
 results: $(RESULTS)
@@ -56,16 +70,16 @@ results: $(RESULTS)
 $(RESULTS): results-%: .venv/installed
 	set -e; mkdir -p docs/results; for variant in compress paper; do \
 		for stage in $(STAGES); do \
-			$(BIN)/python $${variant}_$$stage.py --atari_game=$* --model=$(MODEL) --policy=$(POLICY) \
+			$(BIN)/python $${variant}_$$stage.py --atari_game=$* --model=$(MODEL) --policy=$(call PLAYER,$*) \
 				--data_path=results/data --train_dir=results/checkpoints; \
 		done; \
 		$(BIN)/python evaluate.py --checkpoint $(TRAINED)/$${variant}_seq_5_reward \
-			--output docs/results/$*_$$variant.json --plot docs/results/$*_$$variant.png; \
+			--json docs/results/$*_$$variant.json --plot docs/results/$*_$$variant.png; \
 		$(BIN)/python generate_video.py --checkpoint $(TRAINED)/$${variant}_seq_5_reward \
-			--num_frames=30 --seed=1 --output docs/results/$*_$$variant.gif; \
+			--horizon=30 --seed=1 --video docs/results/$*_$$variant.gif; \
 	done
 	$(BIN)/python generate_video.py --checkpoint $(TRAINED)/paper_seq_5_reward \
-		--checkpoint $(TRAINED)/compress_seq_5_reward --num_frames=24 --seed=1 --output docs/results/$*.gif
+		--checkpoint $(TRAINED)/compress_seq_5_reward --horizon=24 --seed=1 --video docs/results/$*.gif
 
 clean:
 	rm -rf .venv demo .pytest_cache .ruff_cache

@@ -17,13 +17,27 @@ window's actions (a model that ignores its actions errs alike). All have 95 % bo
 Windows that begin within one window's length of play are drawn together, because they share frames;
 there is no interval where all of them do.
 
+  ratio, ratio_moving, ratio_controlled  the three errors over those of repeating the last frame
+  ratio_mean_frame                       mse over that of the mean training frame
+  ratio_shuffled                         mse_controlled over that under shuffled actions
+
 Of the reward it reports, by sign: the average precision (over all steps, and within each horizon),
 the calibration, and the absolute error of the reward summed up to each horizon, beside that of
 predicting none. Of the end of the episode it reports the average precision.
+
+The file of --json holds all of this. The table that is printed is explained below it.
 """
 
 import argparse
 
+from systems.arguments import (
+    TRAINED,
+    Parser,
+    add_checkpoint,
+    add_dataset,
+    add_json,
+    add_seed,
+)
 from systems.errors import check_writable, exit_on_input_error, user_path, whole_number
 from utils.start import prepare
 
@@ -31,54 +45,45 @@ from utils.start import prepare
 def main() -> None:
     """Evaluates by the command line's flags."""
     prepare()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add(
-        "--checkpoint",
-        required=True,
-        action="append",
-        type=user_path,
-        metavar="DIR",
-        help="a stage's directory; may be given several times",
-    )
-    add(
-        "--dataset",
-        type=user_path,
-        metavar="DIR",
-        help="what to measure on (default: the checkpoint's test set)",
-    )
-    add(
-        "--horizons",
-        type=_horizons,
-        default="1,3,5,10,30,50,100",
-        help="steps to report (default: %(default)s)",
-    )
-    add(
-        "--num_windows",
-        type=whole_number(1),
-        default=256,
-        help="windows to measure, as far as the data goes (default: %(default)s)",
-    )
-    add(
-        "--seed",
-        type=whole_number(0),
-        default=0,
-        help="chooses the windows (default: %(default)s)",
-    )
-    add("--output", type=user_path, metavar="JSON", help="write all figures; a list if several")
-    add("--plot", type=user_path, metavar="PNG", help="draw the errors over the horizon")
-    args = parser.parse_args()
+    args = parser().parse_args()
     with exit_on_input_error():
-        for path in (args.output, args.plot):
+        for path in (args.json, args.plot):
             if path:
                 check_writable(path)
         # After the flags are parsed, because NumPy and TensorFlow take seconds to import.
         from utils.watching.measure import HeldOutPlay, compare_checkpoints
 
-        play = HeldOutPlay(args.dataset, args.horizons, args.num_windows, args.seed)
-        compare_checkpoints(args.checkpoint, play, args.output, args.plot)
+        play = HeldOutPlay(args.dataset, args.horizon, args.num_windows, args.seed)
+        compare_checkpoints(args.checkpoint, play, args.json, args.plot)
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(
+        __doc__,
+        examples=[
+            f"python evaluate.py --checkpoint {TRAINED}/paper_seq_5_reward",
+            f"python evaluate.py --checkpoint {TRAINED}/paper_seq_5_reward \\\n"
+            f"      --checkpoint {TRAINED}/compress_seq_5_reward \\\n"
+            "      --json errors.json --plot errors.png",
+            f"python evaluate.py --checkpoint {TRAINED}/paper_seq_1 --horizon 1,10",
+        ],
+    )
+    add = parser.add_argument_group("what is measured").add_argument
+    add_checkpoint(add, "a stage's directory; may be given several times")
+    add_dataset(add, "what to measure on (default: the checkpoint's test set)")
+    add("--horizon", type=_horizons, default="1,3,5,10,30,50,100", help="steps to report")
+    add(
+        "--num_windows",
+        type=whole_number(1),
+        default=256,
+        help="windows to measure, as far as the data goes",
+    )
+    add_seed(add, "chooses the windows")
+    add = parser.add_argument_group("what is written").add_argument
+    add_json(add, "write all figures to this file; a list if there are several checkpoints")
+    add("--plot", type=user_path, metavar="FILE", help="draw the errors over the horizon")
+    return parser
 
 
 def _horizons(text):

@@ -1,83 +1,89 @@
 """Renders a checkpoint's roll-out as a video: truth | prediction | difference.
 
 The model sees 10 real frames of held-out play and predicts all that follow from the actions alone.
-With --actions random there is no truth to compare with, so the prediction stands alone. Several
-checkpoints of a game stand side by side.
+Several checkpoints of a game stand side by side. The actions are
+
+  replay         those that were recorded
+  random         drawn at random
+  UP*20,NOOP*10  those of a list: names of the game's actions, and how often each is repeated
+
+For the last two the emulator plays on from the same moment and shows the truth, as long as the game
+lasts. Data that it cannot play again have none; the prediction then stands alone. Several --actions
+stand side by side, with the truth above the prediction.
 """
 
-import argparse
-
-from systems.errors import exit_on_input_error, user_path, whole_number
+from systems.arguments import (
+    TRAINED,
+    Parser,
+    add_checkpoint,
+    add_dataset,
+    add_fps,
+    add_seed,
+    add_video,
+)
+from systems.errors import exit_on_input_error, whole_number
 from utils.start import prepare
 
 
 def main() -> None:
     """Renders by the command line's flags."""
     prepare()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add(
-        "--checkpoint",
-        required=True,
-        action="append",
-        type=user_path,
-        metavar="DIR",
-        help="a stage's directory, such as checkpoints/freeway/lstm_84x84x1/compress_seq_5_reward; "
-        "may be given several times",
-    )
-    add(
-        "--output",
-        required=True,
-        type=user_path,
-        metavar="MP4",
-        help="the video's name, ending in .mp4 or .gif",
-    )
-    add(
-        "--num_frames",
-        type=whole_number(1),
-        default=100,
-        help="predicted frames (default: %(default)s)",
-    )
-    add(
-        "--actions",
-        choices=["replay", "random"],
-        default="replay",
-        help="those recorded, or drawn (default: %(default)s)",
-    )
-    add(
-        "--seed",
-        type=whole_number(0),
-        default=0,
-        help="chooses the start, and random actions (default: %(default)s)",
-    )
-    add(
-        "--dataset",
-        type=user_path,
-        metavar="DIR",
-        help="data set of the real frames (default: the first checkpoint's test set)",
-    )
-    add(
-        "--fps",
-        type=whole_number(1, 60),
-        default=10,
-        help="frames shown a second (default: %(default)s)",
-    )
-    args = parser.parse_args()
+    args = parser().parse_args()
     with exit_on_input_error():
         # After the flags are parsed, because NumPy and TensorFlow take seconds to import.
         from utils.watching.render import render
 
         render(
             args.checkpoint,
-            args.output,
-            num_frames=args.num_frames,
-            replay=args.actions == "replay",
+            args.video,
+            horizon=args.horizon,
+            actions=args.actions or ["replay"],
+            labels=args.label or [],
             seed=args.seed,
             dataset=args.dataset,
             fps=args.fps,
         )
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(
+        __doc__,
+        examples=[
+            f"python generate_video.py --checkpoint {TRAINED}/paper_seq_5_reward \\\n"
+            "      --video clip.mp4",
+            f"python generate_video.py --checkpoint {TRAINED}/paper_seq_5_reward \\\n"
+            f"      --checkpoint {TRAINED}/compress_seq_5_reward \\\n"
+            "      --horizon 50 --label paper --label compression --video both.gif",
+            f"python generate_video.py --checkpoint {TRAINED}/compress_seq_5_reward \\\n"
+            "      --actions UP*30 --actions NOOP*30 --actions UP*15,DOWN*15 --video three.gif",
+        ],
+    )
+    add = parser.add_argument_group("what is predicted").add_argument
+    add_checkpoint(add, "a stage's directory; may be given several times")
+    add(
+        "--horizon",
+        type=whole_number(1),
+        help="predicted frames (default: 100, or as many as --actions lists)",
+    )
+    add(
+        "--actions",
+        action="append",
+        metavar="ACTIONS",
+        help="replay, random or a list; may be given several times (default: replay)",
+    )
+    add_seed(add, "chooses the start, and random actions")
+    add_dataset(add, "data set of the real frames (default: the first checkpoint's test set)")
+    add = parser.add_argument_group("what is written").add_argument
+    add_video(add, "the video's name, ending in .mp4 or .gif", required=True)
+    add(
+        "--label",
+        action="append",
+        metavar="NAME",
+        help="what stands above a prediction, one for each checkpoint or each of several --actions",
+    )
+    add_fps(add, 10, "frames shown a second")
+    return parser
 
 
 if __name__ == "__main__":

@@ -11,9 +11,8 @@ Give --simulator several times to compare. With all three, plan.py reports the s
 model's gain over random play that the compressed model keeps.
 """
 
-import argparse
-
-from systems.errors import exit_on_input_error, user_path, whole_number
+from systems.arguments import TRAINED, Parser, add_checkpoint, add_json, add_seed, add_video
+from systems.errors import exit_on_input_error, whole_number
 from utils.start import prepare
 
 
@@ -29,48 +28,45 @@ def main() -> None:
         compare_simulators(ComparisonSettings(simulators=simulators, **args))
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = Parser(
+        __doc__,
+        examples=[
+            f"python plan.py --checkpoint {TRAINED}/compress_seq_5_reward --video plan.mp4",
+            f"python plan.py --checkpoint {TRAINED}/compress_seq_5_reward \\\n"
+            "      --simulator compressed --simulator emulator --simulator none \\\n"
+            "      --horizon 40 --num_episodes 6 --max_episode_steps 200 --json plan.json",
+        ],
     )
-    add = parser.add_argument
-    add(
-        "--checkpoint",
-        required=True,
-        type=user_path,
-        metavar="DIR",
-        help="a *_reward stage's directory",
-    )
+    add = parser.add_argument_group("who plays").add_argument
+    add_checkpoint(add, "a *_reward stage's directory", several=False)
     add(
         "--simulator",
         action="append",
         choices=("compressed", "emulator", "none"),
-        help="where to look ahead (compressed); may be given several times",
+        help="where to look ahead; may be given several times (default: compressed)",
     )
     add(
         "--method",
         choices=("shooting", "cem"),
         default="cem",
-        help="random shooting or the cross-entropy method (cem)",
+        help="random shooting or the cross-entropy method",
     )
-    add("--horizon", type=whole_number(1), default=20, help="steps looked ahead (20)")
+    add("--horizon", type=whole_number(1), default=20, help="steps looked ahead")
     add(
         "--num_rollouts",
         type=whole_number(2),
         default=128,
-        help="sequences a decision; cem rounds down to a multiple of its three rounds (128)",
+        help="sequences a decision; cem rounds down to a multiple of its three rounds",
     )
-    add("--episodes", type=whole_number(1), default=10, help="number of episodes (10)")
-    add("--max_steps", type=whole_number(1), default=1000, help="of each episode (1000)")
-    add("--seed", type=whole_number(0), default=0, help="of all random choices (0)")
-    add("--output", type=user_path, metavar="JSON", help="write all figures")
-    add(
-        "--video",
-        type=user_path,
-        metavar="FILE",
-        help="mp4 or gif of the first episode beside what the model imagined",
-    )
+    add = parser.add_argument_group("how long").add_argument
+    add("--num_episodes", type=whole_number(1), default=10, help="episodes to play")
+    add("--max_episode_steps", type=whole_number(1), default=1000, help="steps of each, at most")
+    add_seed(add, "of all random choices")
+    add = parser.add_argument_group("what is written").add_argument
+    add_json(add)
+    add_video(add, "mp4 or gif of the first episode beside what the model imagined")
     return parser
 
 

@@ -1,17 +1,22 @@
 """Plays a trained checkpoint in the browser: the imagined game beside the real one.
 
 Starts a server on 127.0.0.1 and prints its address. Both games get the same keys from the same
-start. The page shows them, their difference, the rewards and the error as it grows. With a second
---checkpoint of the other variant, M switches between them.
+start. The page shows them, their difference, the rewards and the error as it grows. Its keys:
+
+  arrows, space  play; space is the fire button
+  P              pause or resume
+  N              one step; the game then pauses
+  R              resynchronise: show the model the last ten real frames
+  B              begin a new game
+  M              switch to the other --checkpoint
+  S              save the last 30 seconds as mp4 and gif, in --recordings
 """
 
-import argparse
 from pathlib import Path
 
-from systems.errors import InputError, exit_on_input_error, positive_number, user_path, whole_number
+from systems.arguments import TRAINED, Parser, add_checkpoint, add_fps
+from systems.errors import InputError, exit_on_input_error, user_path, whole_number
 from utils.start import import_keras, prepare
-
-MAX_FPS = 60  # of the Atari 2600
 
 
 def main() -> None:
@@ -25,40 +30,29 @@ def main() -> None:
             print("\nstopped")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = Parser(
+        __doc__,
+        examples=[
+            f"python play.py --checkpoint {TRAINED}/compress_seq_5_reward",
+            f"python play.py --checkpoint {TRAINED}/compress_seq_5_reward \\\n"
+            f"      --checkpoint {TRAINED}/paper_seq_5_reward --port 8080 --fps 30",
+        ],
     )
-    add = parser.add_argument
-    add(
-        "--checkpoint",
-        required=True,
-        action="append",
-        type=user_path,
-        metavar="DIR",
-        help="a stage's directory; may be given twice, to switch between two",
-    )
-    add("--port", type=whole_number(0), default=8000, help="of 127.0.0.1; 0: a free one (8000)")
-    add("--fps", type=steps_a_second, default=15, help=f"steps a second, at most {MAX_FPS} (15)")
+    add = parser.add_argument_group("what is played").add_argument
+    add_checkpoint(add, "a stage's directory; may be given twice, to switch between two")
+    add_fps(add, 15, "steps a second")
+    add = parser.add_argument_group("the page").add_argument
+    add("--port", type=whole_number(0), default=8000, help="of 127.0.0.1; 0: a free one")
     add(
         "--recordings",
         type=user_path,
         default=Path("recordings"),
         metavar="DIR",
-        help="where S saves videos (recordings)",
+        help="where S saves videos",
     )
     return parser
-
-
-def steps_a_second(text: str) -> float:
-    """The argparse type of --fps: a number above 0 and at most 60."""
-    value = positive_number(text)
-    if value > MAX_FPS:
-        raise argparse.ArgumentTypeError(
-            f"expected a number of at most {MAX_FPS}, received {text!r}"
-        )
-    return value
 
 
 def serve(directories: list[Path], port: int, fps: float, recordings: Path) -> None:

@@ -1,7 +1,5 @@
 """Measures this machine, this software and its peers, and prints one table.
 
-python -m benchmarks [--only train|imagine|data|record] [--output results.json]
-
 Ours and the peer take turns, each in a process of its own. The table shows medians. The peer is the
 same network in PyTorch (torch.compile, fused Adam, bfloat16 autocast where that is faster), which
 needs `pip install -r benchmarks/requirements.txt`. "2016" is the same network in Keras, run frame
@@ -13,13 +11,13 @@ With KERAS_BACKEND=jax on a machine with an NVIDIA GPU, both sides compute there
 batches and without "2016". TensorFlow need not be installed for that.
 """
 
-import argparse
 import datetime
 import platform
 import tempfile
 from pathlib import Path
 
-from systems.errors import check_writable, exit_on_input_error, user_path, whole_number
+from systems.arguments import Parser, add_json
+from systems.errors import check_writable, exit_on_input_error, whole_number
 from utils.start import import_keras, prepare
 
 SECTIONS = ("train", "imagine", "data", "record")
@@ -28,32 +26,28 @@ SECTIONS = ("train", "imagine", "data", "record")
 def main() -> None:
     """Measures by the command line's flags."""
     prepare()
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    args = parser().parse_args()
+    with exit_on_input_error():
+        if args.json:
+            check_writable(args.json)
+        sections = [args.only] if args.only else SECTIONS
+        measure_and_print(sections, args.rounds, args.num_frames, args.json)
+
+
+def parser() -> Parser:
+    """The command line."""
+    command = "python -m benchmarks"
+    parser = Parser(
+        __doc__,
+        prog=command,
+        examples=[command, f"{command} --only imagine --rounds 1 --json results.json"],
     )
     add = parser.add_argument
     add("--only", choices=SECTIONS, help="this section alone")
-    add("--output", type=user_path, metavar="JSON", help="also write the table as JSON")
-    add(
-        "--rounds",
-        type=whole_number(1),
-        default=3,
-        help="turns of ours and the peer (default: %(default)s)",
-    )
-    add(
-        "--num_frames",
-        type=whole_number(1000),
-        default=10_000,
-        help="steps of the data set (default: %(default)s)",
-    )
-    args = parser.parse_args()
-    with exit_on_input_error():
-        if args.output:
-            check_writable(args.output)
-        sections = [args.only] if args.only else SECTIONS
-        measure_and_print(sections, args.rounds, args.num_frames, args.output)
+    add("--rounds", type=whole_number(1), default=3, help="turns of ours and the peer")
+    add("--num_frames", type=whole_number(1000), default=10_000, help="steps of the data set")
+    add_json(add, "also write the table to this file")
+    return parser
 
 
 def measure_and_print(

@@ -2,15 +2,15 @@
 
     python -m benchmarks.results docs/results
 
-It reads the files that `evaluate.py --output` wrote, such as `freeway_paper.json`, and prints one
+It reads the files that `evaluate.py --json` wrote, such as `freeway_paper.json`, and prints one
 table with a row for each checkpoint, then one of each file with a row for each horizon. Errors are
 shares of the repeat-last-frame baseline's.
 """
 
-import argparse
 import json
 from pathlib import Path
 
+from systems.arguments import Parser
 from systems.errors import InputError, exit_on_input_error, user_path
 
 SUMMARY_HORIZONS = ("1", "5", "10", "30", "100")
@@ -18,19 +18,21 @@ SUMMARY_HORIZONS = ("1", "5", "10", "30", "100")
 
 def main() -> None:
     """Prints the summary of all files and a table of each."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.results",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("directory", type=user_path, help="of the JSON files, such as docs/results")
-    directory = parser.parse_args().directory
+    directory = parser().parse_args().directory
     with exit_on_input_error():
         measured = read_results(directory)
     print(summary(measured))
     for name, results in measured.items():
         print(f"\n### {name}\n")
         print(table(results))
+
+
+def parser() -> Parser:
+    """The command line."""
+    command = "python -m benchmarks.results"
+    parser = Parser(__doc__, prog=command, examples=[f"{command} docs/results"])
+    parser.add_argument("directory", type=user_path, help="of the JSON files")
+    return parser
 
 
 def read_results(directory: Path) -> dict[str, list[dict]]:
@@ -50,7 +52,7 @@ def read_results(directory: Path) -> dict[str, list[dict]]:
             measured[path.stem] = results
     if not measured:
         raise InputError(
-            f"expected a directory with files of evaluate.py --output, found none in {directory}"
+            f"expected a directory with files of evaluate.py --json, found none in {directory}"
         )
     return measured
 

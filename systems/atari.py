@@ -47,7 +47,7 @@ def game_name(name: str) -> str:
     game = rom_ids.get(letters)
     if game is None:
         similar = [rom_ids[match] for match in difflib.get_close_matches(letters, rom_ids, n=5)]
-        choices = similar or sorted(set(rom_ids.values()) - TWO_PLAYER_GAMES)
+        choices = similar or game_names()
         raise InputError(
             f"expected the name of an Atari game, received {name!r}; "
             f"{'did you mean' if similar else 'choose one of'}: {', '.join(choices)}"
@@ -66,6 +66,11 @@ def is_atari(name: str) -> bool:
         return bool(game_name(name))
     except InputError:
         return False
+
+
+def game_names() -> list[str]:
+    """Returns the canonical names of the games that can be played, in alphabetical order."""
+    return sorted(set(roms.get_all_rom_ids()) - TWO_PLAYER_GAMES)
 
 
 def _letters(name: str) -> str:

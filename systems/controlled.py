@@ -1,6 +1,6 @@
 """Finds the controlled pixels of a data set: those that other actions of the player would change.
 
-    python -m systems.controlled data/freeway/persistent-30000-seed1-v1/data
+    python -m systems.controlled --dataset data/freeway/persistent-30000-seed1-v1/data
 
 plays a data set's actions again. Every few steps it also plays other actions from the same moment,
 for ten steps. A pixel of a recorded frame is controlled if it differs in one of those futures. The
@@ -18,7 +18,6 @@ awareness. Here the emulator gives the exact answer.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
 import sys
@@ -31,10 +30,11 @@ import numpy as np
 from tqdm import tqdm
 from zlib_ng import zlib_ng
 
+from systems.arguments import Parser, add_dataset, add_num_workers
 from systems.atari import AtariGame, Moment
 from systems.dataset import CONTROLLED, Dataset, directory_of_files
 from systems.episodes import ZLIB_LEVEL
-from systems.errors import InputError, exit_on_input_error, say, user_path, whole_number
+from systems.errors import InputError, exit_on_input_error, say
 from systems.files import refusals_explained, sync, workspace
 from systems.record import DEFAULT_NUM_WORKERS
 from systems.workers import answers, parent, require_parent
@@ -244,25 +244,23 @@ def controlled_bits(
     return controlled
 
 
+def parser() -> Parser:
+    """The command line."""
+    command = "python -m systems.controlled"
+    parser = Parser(
+        "Finds the pixels of a recorded game that the player's actions decide.",
+        prog=command,
+        examples=[f"{command} --dataset data/freeway/persistent-30000-seed1-v1/data"],
+    )
+    what = "directory of metadata.json and main_data.hdf5, or its parent"
+    add_dataset(parser.add_argument, what, required=True)
+    add_num_workers(parser.add_argument, DEFAULT_NUM_WORKERS)
+    return parser
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command `python -m systems.controlled`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m systems.controlled",
-        description="Finds the pixels of a recorded game that the player's actions decide.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument(
-        "dataset",
-        type=user_path,
-        help="directory of metadata.json and main_data.hdf5, or its parent",
-    )
-    parser.add_argument(
-        "--num_workers",
-        type=whole_number(1),
-        default=DEFAULT_NUM_WORKERS,
-        help="number of processes that play; the result does not depend on it",
-    )
-    flags = parser.parse_args(arguments)
+    flags = parser().parse_args(arguments)
     with exit_on_input_error():
         try:
             say(find_controlled(flags.dataset, flags.num_workers))

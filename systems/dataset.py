@@ -162,7 +162,7 @@ class Dataset:
         return InputError(
             f"expected the controlled pixels in {self.directory / CONTROLLED}, but reading "
             f"it failed: {one_line(error)} Remove the file if it is there, then make it: "
-            f"python -m systems.controlled {self.directory}"
+            f"python -m systems.controlled --dataset {self.directory}"
         )
 
     def __getstate__(self):

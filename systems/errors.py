@@ -21,7 +21,7 @@ class InputError(ValueError):
 
 @contextlib.contextmanager
 def exit_on_input_error() -> Iterator[None]:
-    """Ends a script with one line on stderr: exit code 2 for an `InputError`, 130 for Ctrl-C."""
+    """Ends a script with a message on stderr: exit code 2 for an `InputError`, 130 for Ctrl-C."""
     _replace_closed_streams()
     try:
         yield

@@ -1,7 +1,5 @@
 """Makes a data set of videos of play and the actions taken in them.
 
-    python -m systems.import_video game.mp4 actions.csv --game=my_game
-
 The CSV file has a line for each frame of the video, under a header:
 
     action        what was done at this frame, a number or a name; empty at an episode's last frame
@@ -15,7 +13,6 @@ its own CSV file, make one data set. `systems.record` describes its layout.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import itertools
 import math
@@ -29,6 +26,7 @@ import cv2
 import numpy as np
 from zlib_ng import zlib_ng
 
+from systems.arguments import Parser, add_data_path
 from systems.dataset import Dataset
 from systems.episodes import ZLIB_LEVEL, Episode
 from systems.errors import InputError, exit_on_input_error, one_line, say, user_path, whole_number
@@ -201,12 +199,16 @@ def _episodes(frames, steps, meanings, shape, video, csv_file) -> Iterator[Episo
             yield episode
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command `python -m systems.import_video`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m systems.import_video",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def parser() -> Parser:
+    """The command line."""
+    command = "python -m systems.import_video"
+    parser = Parser(
+        __doc__,
+        prog=command,
+        examples=[
+            f"{command} game.mp4 actions.csv --game=my_game",
+            f"{command} one.mp4 one.csv two.mp4 two.csv --game=my_game --name=both",
+        ],
     )
     add = parser.add_argument
     add(
@@ -216,17 +218,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="VIDEO CSV",
         help="a video and its CSV file; may be followed by others",
     )
-    add("--game", default="video", help="what the game is called (video)")
-    add("--name", default="play", help="what this play is called (play)")
-    add("--data_path", type=user_path, default=Path("data"), help="of all data sets (data)")
+    add("--game", default="video", help="what the game is called")
+    add("--name", default="play", help="what this play is called")
+    add_data_path(add)
     add(
         "--max_height",
         type=whole_number(8),
         default=MAX_HEIGHT,
-        help=f"pixels of a stored frame; larger ones are shrunk ({MAX_HEIGHT})",
+        help="pixels of a stored frame; larger ones are shrunk",
     )
     add("--overwrite", action="store_true", help="replace the data set if it is there already")
-    flags = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command `python -m systems.import_video`."""
+    flags = parser().parse_args(arguments)
     with exit_on_input_error():
         if len(flags.files) % 2:
             raise InputError(

@@ -32,19 +32,21 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from systems.arguments import (
+    PLAYERS,
+    Parser,
+    add_data_path,
+    add_game,
+    add_num_workers,
+    add_policy,
+    add_seed,
+)
 from systems.atari import AtariGame, game_name
 from systems.episodes import Colour, play_episodes
-from systems.errors import (
-    InputError,
-    exit_on_input_error,
-    probability,
-    say,
-    user_path,
-    whole_number,
-)
+from systems.errors import InputError, exit_on_input_error, probability, say, whole_number
 from systems.files import num_cores
 from systems.gymnasium_game import Environment, GymnasiumGame
-from systems.policies import POLICIES, LookaheadPolicy, make_policy, policy_name
+from systems.policies import LookaheadPolicy, make_policy, policy_name
 from systems.real_game import RealGame
 from systems.write_dataset import EpisodesWriter, new_data_set
 
@@ -235,26 +237,30 @@ def _game_of(flags: argparse.Namespace) -> str | Environment:
     return flags.atari_game
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command `python -m systems.record`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m systems.record",
-        description="Plays a game and records frames, actions and rewards as a data set.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+def parser() -> Parser:
+    """The command line."""
+    command = "python -m systems.record"
+    parser = Parser(
+        "Plays a game and records frames, actions and rewards as a data set.",
+        prog=command,
+        notes=[PLAYERS],
+        examples=[
+            f"{command} --atari_game=freeway --policy=persistent",
+            f"{command} --atari_game=pong --policy=lookahead --epsilon=0.1 --seed=2",
+            f"{command} --env=LunarLander-v3 --policy=persistent",
+            f"{command} --list_games",
+        ],
     )
-    parser.add_argument(
-        "--atari_game",
-        default="ms_pacman",
-        help='name of the game, such as "freeway" or "space_invaders"',
-    )
-    parser.add_argument(
+    add = parser.add_argument_group("what is played").add_argument
+    add_game(add)
+    add(
         "--env",
         metavar="ID",
         default=argparse.SUPPRESS,
         help="record this Gymnasium environment instead, such as LunarLander-v3 or "
         "minigrid:MiniGrid-Empty-8x8-v0 (a package to import, and the id)",
     )
-    parser.add_argument(
+    add(
         "--env_kwargs",
         metavar="JSON",
         type=_json_object,
@@ -262,47 +268,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="""options of the environment, such as '{"continuous": false}'; """
         """'{"render_mode": "rgb_array"}' takes what it renders, not what it observes""",
     )
-    parser.add_argument(
+    add(
         "--observation_key",
         metavar="KEY",
         default=argparse.SUPPRESS,
         help="entry of the environment's Dict observations that is the image",
     )
-    parser.add_argument(
-        "--num_frames",
-        type=whole_number(1),
-        default=30_000,
-        help="number of steps of all episodes",
-    )
-    parser.add_argument(
-        "--seed", type=whole_number(0), default=1, help="another seed gives other actions"
-    )
-    parser.add_argument(
-        "--data_path", type=user_path, default=Path("data"), help="directory of all data sets"
-    )
-    parser.add_argument(
-        "--policy",
-        choices=POLICIES,
-        default="random",
-        help="who plays: random draws each action anew, persistent holds it for a random time, "
-        "lookahead searches in the emulator (40 steps a second and core)",
-    )
-    parser.add_argument(
+    add("--num_frames", type=whole_number(1), default=30_000, help="steps of all episodes")
+    add_policy(add)
+    add(
         "--epsilon",
         type=probability,
         default=argparse.SUPPRESS,  # because other policies have none
         help=f"how often lookahead acts at random (default: {LookaheadPolicy.EPSILON})",
     )
-    parser.add_argument(
-        "--num_workers",
-        type=whole_number(1),
-        default=DEFAULT_NUM_WORKERS,
-        help="number of processes that play; the data do not depend on it",
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the data set if it is there already"
-    )
-    flags = parser.parse_args(arguments)
+    add_seed(add, "of every random choice; training, validation and test sets have 1, 2, 3", 1)
+    add = parser.add_argument_group("where and how").add_argument
+    add_data_path(add)
+    add_num_workers(add, DEFAULT_NUM_WORKERS)
+    add("--overwrite", action="store_true", help="replace the data set if it is there already")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command `python -m systems.record`."""
+    flags = parser().parse_args(arguments)
     epsilon = getattr(flags, "epsilon", None)
     with exit_on_input_error():
         name = policy_name(flags.policy, epsilon)

@@ -105,7 +105,7 @@ def test_damaged_and_foreign_configurations_are_one_clear_error(tmp_path, change
 
 
 def test_a_directory_without_a_configuration_is_refused(tmp_path):
-    with pytest.raises(InputError, match="nowhere: No such file"):
+    with pytest.raises(InputError, match="nowhere: there is no such directory"):
         Checkpoint(tmp_path / "nowhere")
 
 

@@ -49,7 +49,7 @@ def partials_in(directory):
 
 def start(directory, **options) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "systems.controlled", str(directory)],
+        [sys.executable, "-m", "systems.controlled", f"--dataset={directory}"],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -143,7 +143,7 @@ def test_data_that_cannot_be_played_again_is_refused(directory, capsys):
     ):
         path.write_text(json.dumps({**metadata, **change}))
         with pytest.raises(SystemExit) as error:
-            main([str(directory)])
+            main([f"--dataset={directory}"])
         assert error.value.code == 2
         errors = capsys.readouterr().err
         assert expected in errors and "--control_weight=0" in errors

@@ -12,7 +12,14 @@ from systems.dataset import Dataset
 from systems.files import write_json
 from systems.record import record
 from systems.windows import WindowSpec, sample
-from utils.watching.evaluation import evaluate, reward_lines, roll_out, table, thorough_table
+from utils.watching.evaluation import (
+    columns,
+    columns_explained,
+    evaluate,
+    reward_lines,
+    roll_out,
+    table,
+)
 from utils.watching.measure import stored_windows
 from utils.watching.metrics import average_precision
 from utils.watching.plot import labels
@@ -123,7 +130,52 @@ def test_the_errors_under_shuffled_actions_and_at_controlled_pixels():
     assert "mse_moving" not in row["intervals"]
     unknown, _ = evaluate(oracle, windows, 2, (2,), thorough=True)
     assert unknown["horizons"]["2"]["mse_controlled"] is None
-    assert "mse_controlled" in thorough_table(unknown)
+    # A window's frames do not change, so repeating the last one has no error to be compared with.
+    assert row["ratio"] is row["ratio_moving"] is row["ratio_controlled"] is None
+    assert row["ratio_shuffled"] == pytest.approx(9 / 49)
+    assert unknown["horizons"]["2"]["ratio_shuffled"] is None
+    assert columns(unknown).splitlines()[1].split()[4:] == ["-", "-", "-", "53.600", "-", "-"]
+
+
+def test_the_columns_that_are_printed_by_hand():
+    warmup = 2
+    # Frame t is filled with 10 t, but for one pixel that tells the windows apart.
+    frames = np.zeros((4, 5, 4, 4, 1), np.uint8)
+    frames += 10 * np.arange(5, dtype=np.uint8).reshape(-1, 1, 1, 1)
+    frames[:, :, 0, 0, 0] = np.arange(4)[:, None]
+    rewards = np.zeros((4, 4), np.float32)
+    rewards[0, 1], rewards[2, 3] = 5.0, -2.0
+    actions = np.zeros((4, 4), np.int32)
+    actions[1, 1:] = 1
+    controlled = np.zeros((4, 2, 4, 4), bool)
+    controlled[2, :, 1, 1] = True
+    windows = windows_of(frames, rewards=rewards, actions=actions)
+    oracle = Oracle(frames, np.full((4, 4, 1), 20.0))
+    results, _ = evaluate(oracle, windows, warmup, (1, 3), controlled=controlled, thorough=True)
+    row = results["horizons"]["1"]
+    # Three windows are 3 levels too bright and one 4. The last real frame is 10, the first
+    # predicted one 20 and the third 40.
+    mse = (3 * 9 + 16) / 4
+    assert row["mse"] == pytest.approx(mse)
+    assert row["psnr"] == pytest.approx(10 * np.log10(255**2 / mse))
+    assert row["ratio"] == pytest.approx(mse / (100 * 15 / 16))
+    assert row["ratio_moving"] == pytest.approx(mse / 100)
+    # The controlled window is the third, which is right with 0 and shuffled gets the second's 1.
+    assert row["ratio_controlled"] == pytest.approx(9 / 100)
+    assert row["ratio_shuffled"] == pytest.approx(9 / 16)
+    lines = columns(results).splitlines()
+    heads = ["step", "mse", "psnr", "ratio", "moving", "controlled", "shuffled", "mean", "frame"]
+    assert lines[0].split() == [*heads, "reward-1", "reward+1"]
+    # Of four certain "+1" at the first step one is right; of twelve, one is, and one "-1" is none.
+    still = np.square(np.arange(4) - 20).mean()
+    mean = f"{mse / (still / 16):.3f}"
+    first = ["1", "10.75", "37.8", "0.115", "0.107", "0.090", "0.562", mean, "-", "0.25"]
+    assert lines[1].split() == first
+    third = lines[2].split()
+    assert third[:6] == ["3", "10.75", "37.8", "0.013", "0.012", "0.010"]
+    assert third[-2:] == ["0.08", "0.08"]
+    assert max(map(len, [*lines, *columns_explained().splitlines()])) <= 100
+    assert len(columns_explained().splitlines()) == len(heads) + 1
 
 
 def test_intervals_take_into_account_that_neighbours_share_frames():
@@ -165,7 +217,7 @@ def test_a_single_window_has_no_other_to_take_actions_from():
     results, _ = evaluate(oracle, windows_of(frames), 2, (2,), thorough=True)
     row = results["horizons"]["2"]
     assert (row["mse"], row["mse_shuffled_actions"], row["intervals"]) == (9, None, {})
-    assert "mse" in thorough_table(results)
+    assert columns(results).splitlines()[1].split()[:2] == ["2", "9.00"]
 
 
 def test_palette_indices_are_compared_as_colours():

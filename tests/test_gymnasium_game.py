@@ -249,7 +249,7 @@ def test_planning_in_the_model_plays_the_environment(walker_sets, tmp_path, monk
         action_meanings=("0", "1", "2"),
         environment=environment,
     )
-    flags = ["--simulator=compressed", "--num_rollouts=4", "--horizon=2", "--output=plan.json"]
+    flags = ["--simulator=compressed", "--num_rollouts=4", "--horizon=2", "--json=plan.json"]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["plan.py", f"--checkpoint={directory}", *flags])
     plan.main()

@@ -355,7 +355,7 @@ def test_other_peoples_sets_train_and_are_evaluated(
     evaluate.main()
     assert "reward +1: in" in capsys.readouterr().out
     output = tmp_path / "film.gif"
-    flags[0], flags[2:] = "generate_video.py", [f"--output={output}", "--num_frames=5"]
+    flags[0], flags[2:] = "generate_video.py", [f"--video={output}", "--horizon=5"]
     monkeypatch.setattr(sys, "argv", flags)
     generate_video.main()
     assert output.stat().st_size > 100

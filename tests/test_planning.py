@@ -179,8 +179,8 @@ def compare(checkpoint, **changes):
         "method": "cem",
         "horizon": 8,
         "num_rollouts": 12,
-        "episodes": 2,
-        "max_steps": 120,
+        "num_episodes": 2,
+        "max_episode_steps": 120,
         "seed": 0,
     }
     compare_simulators(ComparisonSettings(checkpoint, **{**settings, **changes}))
@@ -188,7 +188,7 @@ def compare(checkpoint, **changes):
 
 def test_three_simulators_compared(checkpoint, tmp_path, capsys):
     output, film = tmp_path / "results.json", tmp_path / "play.gif"
-    compare(checkpoint, simulators=SIMULATORS, output=output, video=film)
+    compare(checkpoint, simulators=SIMULATORS, json=output, video=film)
     assert "share kept" in capsys.readouterr().out
     results = json.loads(output.read_text())
     assert film.read_bytes()[:4] == b"GIF8"
@@ -201,7 +201,7 @@ def test_three_simulators_compared(checkpoint, tmp_path, capsys):
         assert by_simulator[name]["steps"] == [120, 120]
         assert by_simulator[name]["decisions_per_second"] > 0
     again = tmp_path / "again.json"
-    compare(checkpoint, simulators=SIMULATORS, output=again, episodes=1)
+    compare(checkpoint, simulators=SIMULATORS, json=again, num_episodes=1)
     for name in SIMULATORS:
         same = json.loads(again.read_text())["simulators"][name]
         assert same["returns"] == by_simulator[name]["returns"][:1]
@@ -213,7 +213,7 @@ def test_the_command_line_offers_what_there_is(monkeypatch, tmp_path):
     received = []
     monkeypatch.setattr(comparison, "compare_simulators", received.append)
     command = ["plan.py", "--checkpoint=there", "--simulator=none", "--simulator=none"]
-    monkeypatch.setattr(sys, "argv", [*command, "--seed=3", f"--output={tmp_path / 'x.json'}"])
+    monkeypatch.setattr(sys, "argv", [*command, "--seed=3", f"--json={tmp_path / 'x.json'}"])
     plan.main()
     assert received == [
         ComparisonSettings(
@@ -230,7 +230,7 @@ def test_the_sequences_that_are_tried_are_recorded(
     planner(method, num_rollouts=asked).plan(simulator)
     assert simulator.tried == tried
     output = tmp_path / "results.json"
-    few = {"simulators": ("none",), "episodes": 1, "max_steps": 3, "output": output}
+    few = {"simulators": ("none",), "num_episodes": 1, "max_episode_steps": 3, "json": output}
     compare(checkpoint, method=method, num_rollouts=asked, **few)
     assert json.loads(output.read_text())["num_rollouts"] == tried
 
@@ -247,7 +247,7 @@ def test_no_more_processes_play_than_this_one_may_use_cores(checkpoint, monkeypa
     monkeypatch.setattr(comparison, "play_in_processes", play_in_processes)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    compare(checkpoint, simulators=("none",), episodes=1, max_steps=3)
+    compare(checkpoint, simulators=("none",), num_episodes=1, max_episode_steps=3)
     assert received == [3]
 
 
@@ -296,7 +296,7 @@ def test_share_kept_by_hand():
 
 def test_one_episode_has_no_interval(checkpoint, tmp_path):
     output = tmp_path / "results.json"
-    compare(checkpoint, simulators=("none",), episodes=1, max_steps=3, output=output)
+    compare(checkpoint, simulators=("none",), num_episodes=1, max_episode_steps=3, json=output)
     assert json.loads(output.read_text())["simulators"]["none"]["interval"] is None
     assert share_kept([6], [10], [2]) == {"share": 0.5, "interval": None}
 

@@ -258,7 +258,7 @@ def test_command_line_records_and_then_leaves_what_is_there(tmp_path, data_path)
         ("--num_frames=0", "expected a whole number of at least 1, received '0'"),
         ("--num_frames=many", "expected a whole number of at least 1, received 'many'"),
         ("--num_workers=0", "expected a whole number of at least 1, received '0'"),
-        ("--seed=-1", "expected a whole number of at least 0, received '-1'"),
+        ("--seed=-1", "expected a whole number of at least 0 and at most 4294967295"),
         ("--epsilon=2", "expected a number from 0 to 1, received '2'"),
         ("--epsilon=little", "expected a number from 0 to 1, received 'little'"),
         ("--epsilon=0.1", "lookahead alone, received one for random"),

@@ -675,25 +675,25 @@ def test_video_of_a_checkpoint(flags, trained, tmp_path, monkeypatch, capsys):
     for output, *more in (
         ("a.mp4",),
         ("b.gif",),
-        ("c.gif", "--actions=random", "--num_frames=300"),
+        ("c.gif", "--actions=random", "--horizon=300"),
         ("side-by-side.gif", f"--checkpoint={trained}"),
     ):
         command = [
             "generate_video.py",
             f"--checkpoint={trained}",
-            f"--output={tmp_path / output}",
-            "--num_frames=11",
+            f"--video={tmp_path / output}",
+            "--horizon=11",
             *more,
         ]
         monkeypatch.setattr(sys, "argv", command)
         generate_video.main()
         assert (tmp_path / output).stat().st_size > 1000
-    command[2:] = [f"--output={tmp_path / 'd.gif'}", "--num_frames=1000"]
+    command[2:] = [f"--video={tmp_path / 'd.gif'}", "--horizon=1000"]
     monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(SystemExit) as error:
         generate_video.main()
     assert error.value.code == 2
-    assert "--num_frames of at most" in capsys.readouterr().err
+    assert "--horizon of at most" in capsys.readouterr().err
     assert not (tmp_path / "d.gif").exists()
 
 
@@ -709,8 +709,8 @@ def test_evaluation_of_checkpoints(flags, trained, tmp_path, monkeypatch, capsys
     both = [f"--checkpoint={checkpoint}" for checkpoint in checkpoints]
     # Long enough for Ms. Pac-Man to start walking.
     longer = record("ms_pacman", "random", 150, 4, tmp_path, progress=False)
-    few = ["--num_windows=40", f"--dataset={longer}", f"--output={output}"]
-    evaluate_by(*both, *few, f"--plot={plot}", "--horizons=5,1")
+    few = ["--num_windows=40", f"--dataset={longer}", f"--json={output}"]
+    evaluate_by(*both, *few, f"--plot={plot}", "--horizon=5,1")
     results = json.loads(output.read_text())
     assert [result["checkpoint"] for result in results] == [str(path) for path in checkpoints]
     assert plot.read_bytes()[:4] == b"\x89PNG"
@@ -723,11 +723,12 @@ def test_evaluation_of_checkpoints(flags, trained, tmp_path, monkeypatch, capsys
         assert result["horizons"]["5"]["mse_controlled"] > 0
         assert result["horizons"]["5"]["mse_controlled_shuffled_actions"] > 0
     printed = capsys.readouterr()
-    assert "mse_controlled" in printed.out
+    assert printed.out.count("controlled  shuffled") == 2  # a table of each, explained once
+    assert printed.out.count("over that of repeating the last real frame") == 1
     # What the player decides is a matter of the windows, and is found once for both.
     assert printed.err.count("emulated futures:   0%") == 1
     # One checkpoint is an object by itself; the windows are the same.
-    evaluate_by(both[0], *few, "--horizons=5,1")
+    evaluate_by(both[0], *few, "--horizon=5,1")
     assert json.loads(output.read_text()) == results[0]
     other = record("pong", "random", 100, 1, tmp_path, progress=False)
     # Measured on a test set of its own.
@@ -737,16 +738,16 @@ def test_evaluation_of_checkpoints(flags, trained, tmp_path, monkeypatch, capsys
     replace(config, data={**config.data, "test": str(longer)}).write(elsewhere)
     # Before anything is measured.
     with pytest.raises(SystemExit) as error:
-        evaluate_by(both[0], f"--checkpoint={tmp_path}", *few, "--horizons=1")
+        evaluate_by(both[0], f"--checkpoint={tmp_path}", *few, "--horizon=1")
     assert error.value.code == 2
     assert json.loads(output.read_text()) == results[0]
     capsys.readouterr()
     for bad, expected in (
         ([f"--dataset={other}"], "pong"),
-        (["--horizons=500"], "--horizons of at most"),
-        (["--horizons=0"], "at least 1"),
-        (["--output=/nowhere/results.json"], "/nowhere"),
-        ([f"--output={tmp_path}"], "the name of a file"),
+        (["--horizon=500"], "--horizon of at most"),
+        (["--horizon=0"], "at least 1"),
+        (["--json=/nowhere/results.json"], "/nowhere"),
+        ([f"--json={tmp_path}"], "the name of a file"),
         ([f"--checkpoint={elsewhere}", f"--plot={plot}"], "for one --plot"),
         ([f"--plot={tmp_path / 'results.gifs'}"], ".png"),
     ):
@@ -799,7 +800,8 @@ def test_what_cannot_be_read_in_the_middle_of_training_is_one_clear_message(
     flags, tmp_path, capsys
 ):
     training = record("ms_pacman", "random", 200, 1, tmp_path, progress=False)
-    subprocess.run([sys.executable, "-m", "systems.controlled", training], cwd=ROOT, check=True)
+    command = [sys.executable, "-m", "systems.controlled", f"--dataset={training}"]
+    subprocess.run(command, cwd=ROOT, check=True)
     path = training / CONTROLLED
     with h5py.File(path) as file:
         bits = file["episode_0"]

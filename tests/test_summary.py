@@ -11,6 +11,7 @@ from utils.watching.summary import finished_stages, main, summary, to_go_on
 
 from . import tiny  # noqa: F401 - makes the preset known
 from .checkpoints import write_checkpoint
+from .test_command_line import parsed
 
 
 def results(*mse, reward=None):
@@ -76,6 +77,7 @@ def test_the_commands_to_go_on_name_the_last_checkpoint(trained, monkeypatch):
         "evaluate.py",
         "plan.py",
     ]
+    assert all(parsed(line.split()[1:]) for line in lines)
     assert "plan.py" not in to_go_on(Checkpoint(trained / "paper_seq_1"))
 
 

@@ -178,12 +178,12 @@ def test_outputs_that_cannot_be_written_are_refused(tmp_path, name):
 
 def test_help_shows_defaults():
     shown = " ".join(start("generate_video.py", "--help").stdout.split())
-    for default in ("100", "replay", "0", "10"):
+    for default in ("100, or as many as --actions lists", "replay", "0", "10"):
         assert f"(default: {default})" in shown
 
 
 def test_a_video_has_at_most_60_frames_a_second():
-    done = start("generate_video.py", "--checkpoint=nowhere", "--output=clip.mp4", "--fps=61")
+    done = start("generate_video.py", "--checkpoint=nowhere", "--video=clip.mp4", "--fps=61")
     assert done.returncode == 2
     assert "at most 60" in done.stderr
 

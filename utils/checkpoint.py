@@ -28,7 +28,7 @@ from model.presets import PRESETS
 from systems.dataset import Dataset, find_dataset
 from systems.errors import InputError, one_line
 from systems.files import PARTIAL, lock, remove, write_whole
-from utils.config import CheckpointConfig, read_config
+from utils.config import WEIGHTS, CheckpointConfig, read_config
 
 if TYPE_CHECKING:
     import keras
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from model.networks import Network
     from model.predictor import FramePredictor
 
-WEIGHTS = "best.weights.h5"
 _DIGEST = "sha256"  # the weights file's attribute
 _BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 

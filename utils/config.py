@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import difflib
 import json
+import os
 import types
 import typing
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,12 @@ from systems.gymnasium_game import Environment, GymnasiumGame
 from systems.real_game import RealGame
 
 CONFIG = "config.json"
+WEIGHTS = "best.weights.h5"
 VERSION = 2  # of the file's layout
+TRAIN_DIR = Path("checkpoints")  # where the scripts train unless they are told otherwise
+
+_NAMED = 10  # checkpoints, at most, where another one was not found
+_LOOKED_INTO = 2000  # directories, at most, to find them: a quarter of a second
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,9 @@ def read_config(directory: str | Path) -> CheckpointConfig:
         if not isinstance(content, dict):
             raise ValueError(f"{CONFIG} holds no JSON object")
         return from_json(CheckpointConfig, _upgraded(content))
+    except (FileNotFoundError, NotADirectoryError):
+        missing = f"it has no {CONFIG}" if path.parent.is_dir() else "there is no such directory"
+        reason = f"{missing}{_those_there_are(Path(directory))}"
     except OSError as error:
         reason = error.strerror or one_line(error)
     except ValueError as error:
@@ -114,6 +126,48 @@ def read_config(directory: str | Path) -> CheckpointConfig:
         f"expected the directory of a trained stage, with {CONFIG} and weights, received "
         f"{directory}: {reason}"
     )
+
+
+def _those_there_are(missing):
+    """The end of a message: the checkpoints near a path that is none."""
+    found = checkpoints_near(missing)
+    if not found:
+        return f". There are none below {TRAIN_DIR} or near it: train one, or name another path."
+    return "\nThe checkpoints that there are:\n" + "\n".join(f"  {path}" for path in found)
+
+
+def checkpoints_near(missing: Path, train_dir: Path = TRAIN_DIR) -> list[Path]:
+    """Trained stages below `train_dir`, and below what there is of a path that is no checkpoint.
+
+    Returns:
+        at most ten, those first whose paths are most like `missing`.
+    """
+    there = next(path for path in (missing, *missing.parents) if path.is_dir())
+    near = _trained_stages(there) or _trained_stages(there.parent)
+    found = near | _trained_stages(train_dir)
+
+    def likeness(path):
+        like = difflib.SequenceMatcher(None, str(path), str(missing.absolute())).ratio()
+        return path in near, like
+
+    alike = sorted(sorted(found), key=likeness, reverse=True)
+    return [found[path] for path in alike[:_NAMED]]
+
+
+def _trained_stages(root):
+    """The trained stages below a directory: their resolved paths, and as they are found."""
+    waiting, found = deque([root]), {}
+    for _ in range(_LOOKED_INTO):
+        if not waiting:
+            break
+        directory = waiting.popleft()
+        if (directory / CONFIG).is_file() and (directory / WEIGHTS).is_file():
+            found.setdefault(directory.resolve(), directory)
+            continue
+        with contextlib.suppress(OSError), os.scandir(directory) as entries:
+            named = sorted(entry.name for entry in entries if entry.is_dir())
+            waiting += [directory / name for name in named if not name.startswith(".")]
+    return found
 
 
 def _upgraded(content):

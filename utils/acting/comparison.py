@@ -29,10 +29,10 @@ class ComparisonSettings:
     method: str
     horizon: int  # steps
     num_rollouts: int  # sequences a decision, at most
-    episodes: int
-    max_steps: int  # decisions in an episode
+    num_episodes: int
+    max_episode_steps: int  # decisions in an episode
     seed: int
-    output: Path | None = None  # of all figures, JSON
+    json: Path | None = None  # file of all figures
     video: Path | None = None  # of the first episode
 
 
@@ -42,8 +42,8 @@ def compare_simulators(settings: ComparisonSettings) -> None:
     Raises:
         InputError: the settings do not fit each other, the checkpoint or the disk.
     """
-    if settings.output:
-        check_writable(settings.output)
+    if settings.json:
+        check_writable(settings.json)
     checkpoint = Checkpoint(settings.checkpoint)
     config = checkpoint.config
     if settings.video:
@@ -67,8 +67,8 @@ def compare_simulators(settings: ComparisonSettings) -> None:
         "method": settings.method,
         "horizon": settings.horizon,
         "num_rollouts": _num_tried(settings, num_actions),
-        "episodes": settings.episodes,
-        "max_steps": settings.max_steps,
+        "episodes": settings.num_episodes,
+        "max_steps": settings.max_episode_steps,
         "seed": settings.seed,
         "simulators": {},
     }
@@ -80,16 +80,16 @@ def compare_simulators(settings: ComparisonSettings) -> None:
             f"{_interval_text(result['interval'])}, "
             f"{result['decisions_per_second']:.1f} decisions/s"
         )
-        if settings.output:
-            write_json(settings.output, results)
+        if settings.json:
+            write_json(settings.json, results)
         if film:
             video.write_video(settings.video, film.frames())
     if set(settings.simulators) == set(SIMULATORS):
         returns = (results["simulators"][name]["returns"] for name in SIMULATORS)
         results["share_kept"] = share_kept(*returns)
         say(_share_text(results["share_kept"]))
-    if settings.output:
-        write_json(settings.output, results)
+    if settings.json:
+        write_json(settings.json, results)
 
 
 def _num_tried(settings, num_actions):
@@ -112,7 +112,7 @@ def _play(name, settings, checkpoint):
         settings.method,
         settings.horizon,
         settings.num_rollouts,
-        settings.max_steps,
+        settings.max_episode_steps,
         settings.seed,
     )
     film = None
@@ -126,10 +126,10 @@ def _play(name, settings, checkpoint):
         film = _Film(simulator, shape) if settings.video else None
         # Side by side, because a larger batch is imagined faster.
         episodes = play_side_by_side(
-            play, range(settings.episodes), lambda games: simulator, shape, film
+            play, range(settings.num_episodes), lambda games: simulator, shape, film
         )
     else:
-        episodes = play_in_processes(play, settings.episodes, name, num_cores())
+        episodes = play_in_processes(play, settings.num_episodes, name, num_cores())
     returns, steps, begun, ended = zip(*episodes, strict=True)
     interval = None
     if len(returns) > 1:
@@ -207,7 +207,7 @@ def _share_text(kept):
         return f"share kept: {kept['share']:.2f} {_interval_text(kept['interval'])}"
     return (
         f"share kept: {kept['share']:.2f} (no interval, because the perfect model's gain over "
-        "random play may be 0. Give more --episodes or a longer --horizon)"
+        "random play may be 0. Give more --num_episodes or a longer --horizon)"
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from model.presets import PRESETS
+from systems.arguments import PLAYERS, Parser, add_data_path, add_game, add_policy, add_seed
 from systems.atari import game_name, is_atari
 from systems.errors import (
     InputError,
@@ -18,9 +18,9 @@ from systems.errors import (
     whole_number,
 )
 from systems.metadata import game_of_directory
-from systems.policies import POLICIES
 from systems.record import dataset_directory
 from utils.checkpoint import stage_directory
+from utils.config import TRAIN_DIR
 from utils.training.stage import Stage, script
 
 ROLES = ("training", "validation", "test")  # recorded with seeds 1, 2, 3
@@ -167,45 +167,82 @@ def parse(
     return StageConfig(stage=stage, **flags)
 
 
-class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Names the defaults of flags that have one."""
-
-    def _get_help_string(self, action):
-        if action.default is None or action.default is False:
-            return action.help
-        return super()._get_help_string(action)
-
-
-def parser(stage: Stage, description: str | None = None) -> argparse.ArgumentParser:
+def parser(stage: Stage, description: str | None = None) -> Parser:
     """The command line of a stage's script."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=_Help, allow_abbrev=False
+    command = f"python {script(stage.name)}"
+    parser = Parser(
+        description,
+        notes=[PLAYERS],
+        examples=[
+            f"{command} --atari_game=ms_pacman.bin  # as in 2016: full frames",
+            f"{command} --atari_game=pong --model=lstm_84x84x1 --policy=lookahead",
+            f"{command} --atari_game=freeway --model=lstm_84x84x1 --policy=persistent",
+        ],
     )
-    add = parser.add_argument
-    add("--atari_game", default="ms_pacman", help="as ale-py names it: ms_pacman, ms_pacman.bin")
+    parser.usage = "%(prog)s [flags]"  # which are too many to be read before every error
+    _add_what(parser.add_argument_group("what is trained").add_argument)
+    _add_data(parser.add_argument_group("data and files").add_argument)
+    _add_length(parser.add_argument_group("how long").add_argument, stage)
+    _add_way(parser.add_argument_group("how").add_argument, stage)
+    group = parser.add_argument_group("several devices and machines (KERAS_BACKEND=jax)")
+    _add_devices(group.add_argument)
+    return parser
+
+
+def _add_what(add):
+    add_game(add)
     add(
         "--model",
         default="lstm_210x160x3",
         choices=PRESETS,
         help="the network's preset: lstm_84x84x1 for processors, lstm_210x160x3 for GPUs",
     )
-    add("--data_path", type=user_path, default=Path("data"), help="directory of the data sets")
-    add(
-        "--train_dir",
-        type=user_path,
-        default=Path("checkpoints"),
-        help="directory of the trained stages",
-    )
+    add("--overwrite", action="store_true", help="start over, removing what the stage had")
+
+
+def _add_data(add):
+    add_policy(add)
     add(
         "--num_training_frames",
         type=whole_number(1),
         default=30000,
         help="steps to record where there is no data set; validation and test sets have a tenth",
     )
-    add("--policy", default="random", choices=POLICIES, help="who plays while recording")
+    add_data_path(add)
     for role in ROLES:
         add(f"--{role}_data", type=user_path, metavar="DIR", help=f"use this data set for {role}")
     add("--observation_key", metavar="KEY", help="entry of Dict observations that is the image")
+    add(
+        "--train_dir",
+        type=user_path,
+        default=TRAIN_DIR,
+        help="directory of the trained stages",
+    )
+
+
+def _add_length(add, stage):
+    add(
+        "--pretraining_steps",
+        type=whole_number(0),
+        default=stage.pretraining_steps,
+        help="steps that train the convolutions alone, before all others; first stages only",
+    )
+    add(
+        "--max_steps",
+        type=whole_number(1),
+        default=stage.max_steps,
+        help="steps after which the stage ends and the learning rate reaches 0",
+    )
+    add("--steps_per_epoch", type=whole_number(1), default=100, help="steps between validations")
+    add(
+        "--patience",
+        type=whole_number(1),
+        default=10,
+        help="epochs without a better validation loss after which the stage ends",
+    )
+
+
+def _add_way(add, stage):
     sizes = ", ".join(f"{size} with {model}" for model, size in BATCH_SIZES.items())
     add("--batch_size", type=whole_number(1), help=f"windows a step (default: {sizes})")
     add(
@@ -213,12 +250,6 @@ def parser(stage: Stage, description: str | None = None) -> argparse.ArgumentPar
         type=positive_number,
         default=stage.learning_rate,
         help="at its peak, of a kernel of typical size",
-    )
-    add(
-        "--pretraining_steps",
-        type=whole_number(0),
-        default=stage.pretraining_steps,
-        help="steps that train the convolutions alone, before all others; first stages only",
     )
     add(
         "--encoder_rate",
@@ -233,35 +264,16 @@ def parser(stage: Stage, description: str | None = None) -> argparse.ArgumentPar
         help="added weight of the errors at pixels that the player controls; 0: all alike",
     )
     add(
-        "--max_steps",
-        type=whole_number(1),
-        default=stage.max_steps,
-        help="steps after which the stage ends and the learning rate reaches 0",
-    )
-    add(
-        "--patience",
-        type=whole_number(1),
-        default=10,
-        help="epochs without a better validation loss after which the stage ends",
-    )
-    add("--steps_per_epoch", type=whole_number(1), default=100, help="steps between validations")
-    add(
-        "--seed",
-        type=whole_number(0, 2**32 - 1),
-        default=0,
-        help="of the initial weights and the order of windows",
-    )
-    add(
         "--precision",
         default="auto",
         choices=["auto", "float32", "mixed_bfloat16"],
         help="auto: bfloat16 on a GPU and where the processor has instructions for it",
     )
-    add("--overwrite", action="store_true", help="start over, removing what the stage had")
-    group = parser.add_argument_group("several devices and machines (KERAS_BACKEND=jax)")
-    add = group.add_argument
+    add_seed(add, "of the initial weights and the order of windows")
+
+
+def _add_devices(add):
     add("--distribute", action="store_true", help="train on all devices, of all processes")
     add("--coordinator", metavar="HOST:PORT", help="where process 0 runs, and a free port there")
     add("--num_processes", type=whole_number(1), help="how many processes there are")
     add("--process_id", type=whole_number(0), help="which of them this one is, from 0")
-    return parser

@@ -82,4 +82,4 @@ def _print_results(config, results):
     if name in _NEXT:
         say(f"next: {config.command(f'{variant}_{_NEXT[name]}')}")
     else:
-        say(f"next: python generate_video.py --checkpoint {config.directory} --output clip.mp4")
+        say(f"next: python generate_video.py --checkpoint {config.directory} --video clip.mp4")

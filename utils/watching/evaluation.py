@@ -22,6 +22,33 @@ _WINDOWS_AT_ONCE = 16
 _PIXELS_AT_ONCE = 16 * 30 * 84 * 84
 
 PIXEL_SETS = ("mse", "mse_moving", "mse_controlled")  # whose errors are reported
+# Errors as shares of others: key, of what error, of the model or under what guess.
+RATIOS = (
+    ("ratio", "mse", "_repeat_last"),
+    ("ratio_moving", "mse_moving", "_repeat_last"),
+    ("ratio_controlled", "mse_controlled", "_repeat_last"),
+    ("ratio_mean_frame", "mse", "_mean_frame"),
+    ("ratio_shuffled", "mse_controlled", "_shuffled_actions"),
+)
+# Of `columns`: head, digits, key and meaning.
+COLUMNS = (
+    ("step", 0, "horizon", "how many steps after the last real frame"),
+    ("mse", 2, "mse", "mean squared error over all pixels, grey (RGB) levels squared, 0 to 255"),
+    ("psnr", 1, "psnr", "of mse, decibels: 10 log10(255^2 / mse)"),
+    ("ratio", 3, "ratio", "mse over that of repeating the last real frame; below 1 is better"),
+    ("moving", 3, "ratio_moving", "that ratio over the pixels that change within a window"),
+    ("controlled", 3, "ratio_controlled", "that ratio over the pixels that the player decides"),
+    (
+        "shuffled",
+        3,
+        "ratio_shuffled",
+        "their error over that under other actions; 1: ignores them",
+    ),
+    ("mean frame", 3, "ratio_mean_frame", "mse over that of the mean training frame"),
+    ("reward-1", 2, "reward-1", "average precision of points lost within so many steps"),
+    ("reward+1", 2, "reward1", "average precision of points won; -: there were none"),
+)
+_LEAST_WIDTH = 7  # of a column
 GUESSES = ("", "_repeat_last", "_mean_frame", "_shuffled_actions")  # the model and its baselines
 
 
@@ -91,8 +118,8 @@ def evaluate(
             where they are not known.
         starts: episode and first frame of each window. Intervals then take into account that
             neighbours share frames. None: no windows share frames.
-        thorough: whether to add the errors under shuffled actions, those at controlled pixels, and
-            intervals.
+        thorough: whether to add the errors under shuffled actions, those at controlled pixels,
+            intervals and `RATIOS`.
 
     Returns:
         {"num_windows", "horizons": {"1": {...}, ...}, "reward": {...}, "termination": {...}}, see
@@ -173,7 +200,13 @@ def _errors_at(errors, horizon, blocks):
     if blocks is not None:
         # All keys in one order, also those of which there was nothing to measure.
         row |= {key + suffix: row.get(key + suffix) for key in PIXEL_SETS for suffix in GUESSES}
+        row |= {key: _ratio(row[error], row[error + guess]) for key, error, guess in RATIOS}
     return row
+
+
+def _ratio(error, other):
+    """One error as a share of another; None where it is unknown, or nothing to compare with."""
+    return error / other if error is not None and other else None
 
 
 def table(results: dict) -> str:
@@ -181,24 +214,32 @@ def table(results: dict) -> str:
     lines = ["  step        MSE   repeat last     ratio    mean frame"]
     for horizon, row in results["horizons"].items():
         model, last, mean = (row[f"mse{guess}"] for guess in GUESSES[:3])
-        ratio = model / last if model is not None and last else None
+        ratio = _number(_ratio(model, last), 3)
         lines.append(
-            f"{horizon:>6} {_number(model):>10} {_number(last):>13} {_number(ratio, 3):>9}"
-            f" {_number(mean):>13}"
+            f"{horizon:>6} {_number(model):>10} {_number(last):>13} {ratio:>9} {_number(mean):>13}"
         )
     return "\n".join(lines)
 
 
-def thorough_table(results: dict) -> str:
-    """The errors by horizon, of all pixel sets, the model and all baselines, as a text table."""
-    widths = (9, 13, 13, 18)
-    lines = ["  step                      model  repeat last   mean frame  shuffled actions"]
+def columns(results: dict) -> str:
+    """The figures that the documents quote, by horizon, as a text table; `COLUMNS` explains it."""
+    widths = [max(len(head), _LEAST_WIDTH) + 2 for head, *_ in COLUMNS]
+
+    def line(cells):
+        return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+
+    lines = [line(head for head, *_ in COLUMNS)]
+    within = results["reward"]["average_precision_within"]
     for horizon, row in results["horizons"].items():
-        for key in PIXEL_SETS:
-            numbers = [_number(row[key + guess]) for guess in GUESSES]
-            cells = (f"{number:>{width}}" for number, width in zip(numbers, widths, strict=True))
-            lines.append(f"{horizon if key == 'mse' else '':>6} {key:16}" + "".join(cells))
+        known = {"horizon": int(horizon), **row}
+        known |= {f"reward{sign}": value for sign, value in within[horizon].items()}
+        lines.append(line(_number(known[key], digits) for _, digits, key, _ in COLUMNS))
     return "\n".join(lines)
+
+
+def columns_explained() -> str:
+    """A line for each column of `columns`."""
+    return "\n".join(f"{head:>14}  {meaning}" for head, *_, meaning in COLUMNS)
 
 
 def _number(value, digits=2):

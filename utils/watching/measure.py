@@ -123,7 +123,7 @@ class HeldOutPlay:
         horizons = [horizon for horizon in self.horizons if horizon <= longest]
         if not horizons:
             raise InputError(
-                f"expected --horizons of at most {longest}, the frames after the warm-up in the "
+                f"expected --horizon of at most {longest}, the frames after the warm-up in the "
                 f"longest episode of {dataset.directory}. Received {list(self.horizons)}."
             )
         return horizons
@@ -166,6 +166,7 @@ def compare_checkpoints(
         if output:
             write_json(output, results[0] if len(checkpoints) == 1 else results)
         _print(results[-1])
+    say(evaluation.columns_explained())
     if plot:
         draw_errors(results, plot)
 
@@ -173,7 +174,7 @@ def compare_checkpoints(
 def _print(results):
     windows = f"{results['num_windows']} windows"
     say(f"{results['checkpoint']} on {results['dataset']}, {windows}:")
-    say(evaluation.thorough_table(results))
+    say(evaluation.columns(results))
     say(evaluation.reward_lines(results))
 
 

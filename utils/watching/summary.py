@@ -8,19 +8,19 @@ play when it finished.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from systems.arguments import TRAINED, Parser
 from systems.errors import InputError, exit_on_input_error, say, user_path
 from utils.checkpoint import Checkpoint, digest
 
 _ORDER = ("seq_1", "seq_3", "seq_5", "seq_5_reward")
 _TOOLS = (
     "play.py --checkpoint {last}",
-    "generate_video.py --checkpoint {last} --output {game}.mp4",
+    "generate_video.py --checkpoint {last} --video {game}.mp4",
     "evaluate.py --checkpoint {last} --plot {game}.png",
     "plan.py --checkpoint {last}",
 )
@@ -43,8 +43,8 @@ def finished_stages(directory: str | Path) -> dict[str, list[Checkpoint]]:
                 stages.setdefault(variant, []).append(checkpoint)
     if not stages:
         raise InputError(
-            f"expected the directory of a game and model with finished stages, such as "
-            f"checkpoints/freeway/lstm_84x84x1, received {directory}"
+            f"expected the directory of a game and model with finished stages, such as {TRAINED}, "
+            f"received {directory}"
         )
     return stages
 
@@ -102,19 +102,23 @@ def to_go_on(last: Checkpoint) -> str:
     return "\n".join(["to go on:", *(f"  {python} {line}" for line in lines)])
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command `python -m utils.watching.summary`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m utils.watching.summary",
-        description="Says what the stages have reached, what each changed, and how to go on.",
+def parser() -> Parser:
+    """The command line."""
+    command = "python -m utils.watching.summary"
+    parser = Parser(
+        "Says what the stages have reached, what each changed, and how to go on.",
+        prog=command,
+        examples=[f"{command} {TRAINED}"],
     )
     parser.add_argument(
-        "directory",
-        type=user_path,
-        metavar="DIR",
-        help="of a game and model, such as checkpoints/freeway/lstm_84x84x1",
+        "directory", type=user_path, metavar="DIR", help=f"of a game and model, such as {TRAINED}"
     )
-    directory = parser.parse_args(arguments).directory
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command `python -m utils.watching.summary`."""
+    directory = parser().parse_args(arguments).directory
     with exit_on_input_error():
         for checkpoints in finished_stages(directory).values():
             say(f"\n{summary(checkpoints)}\n\n{to_go_on(checkpoints[-1])}")

@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 from PIL import GifImagePlugin, Image, ImageChops
 
+from systems.arguments import MAX_FPS
 from systems.errors import InputError, check_writable
 from systems.files import write_whole
 
 FORMATS = (".mp4", ".gif")
-MAX_FPS = 60
 CAPTION_HEIGHT = 16  # pixels of one line of text
 GAP = 4  # pixels between panels
 SMALL_FRAME = 100  # rows: frames with fewer are enlarged 3 times, others twice
@@ -63,6 +63,11 @@ def compare(truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def enlargement(rows: int) -> int:
+    """How much frames of so many rows are enlarged."""
+    return 3 if rows < SMALL_FRAME else 2
+
+
 def side_by_side(
     panels: Mapping[str, Iterable[np.ndarray]], captions: Sequence[str], scale: int | None = None
 ) -> Iterator[np.ndarray]:
@@ -72,8 +77,8 @@ def side_by_side(
         panels: title -> uint8 RGB frames (height, width, 3), as many in each and all of one size.
             Titles stand above.
         captions: one for each frame, lines separated by newlines. They stand below.
-        scale: enlargement by nearest neighbour, so that pixels stay pixels. None: 3 for frames of
-            less than 100 rows, else 2.
+        scale: enlargement by nearest neighbour, so that pixels stay pixels. None: see
+            `enlargement`.
 
     Yields:
         uint8 RGB (height', width', 3). Both sizes are even, because H.264 asks for that.
@@ -104,7 +109,7 @@ class _Layout:
     def __init__(self, titles, shape, lines, scale):
         rows, columns, _ = shape
         self._titles = titles
-        self._scale = scale or (3 if rows < SMALL_FRAME else 2)
+        self._scale = scale or enlargement(rows)
         self._panel_height, self._panel_width = rows * self._scale, columns * self._scale
         height = self.ABOVE + self._panel_height + CAPTION_HEIGHT * lines + 6
         width = len(titles) * (self._panel_width + GAP) - GAP
@@ -118,7 +123,8 @@ class _Layout:
             left = i * (self._panel_width + GAP)
             enlarged = frame.repeat(self._scale, axis=0).repeat(self._scale, axis=1)
             canvas[self.ABOVE : bottom, left : left + self._panel_width] = enlarged
-            self._write(canvas, title, left, 0)
+            # Into its own column, so that a long title does not run into the next one.
+            self._write(canvas[:, left : left + self._panel_width], title, 0, 0)
         for i, line in enumerate(caption.split("\n")):
             self._write(canvas, line, 0, bottom + i * CAPTION_HEIGHT)
         return canvas
