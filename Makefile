@@ -25,7 +25,7 @@ TRAINED = results/checkpoints/$*/$(MODEL)
 
 ON_JAX = $(addprefix tests/test_,networks.py pretraining.py predictor.py optimizer.py fast_imagination.py)
 
-.PHONY: test test-fast demo train results $(RESULTS) clean
+.PHONY: test test-fast demo train results $(RESULTS) lunar_lander doom clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -80,6 +80,31 @@ $(RESULTS): results-%: .venv/installed
 	done
 	$(BIN)/python generate_video.py --checkpoint $(TRAINED)/paper_seq_5_reward \
 		--checkpoint $(TRAINED)/compress_seq_5_reward --horizon=24 --seed=1 --video docs/results/$*.gif
+
+# Two games that are not Atari's, shown in docs/environments.md, some ten minutes each.
+ENV_lunar_lander = LunarLander-v3
+ENV_doom = vizdoom.gymnasium_wrapper:VizdoomTakeCover-v1
+ENV_KWARGS_lunar_lander = {}
+ENV_KWARGS_doom = {"frame_skip":4}
+ENV_DATA_lunar_lander = results/data/LunarLander-v3
+ENV_DATA_doom = results/data/VizdoomTakeCover-v1-frame_skip_4
+ENV_RECORD = $(BIN)/python -m systems.record --env=$(ENV_$@) --env_kwargs='$(ENV_KWARGS_$@)' --policy=persistent --data_path=results/data
+ENV_FLAGS = --model=lstm_84x84x1 --train_dir=results/checkpoints \
+	--training_data=$(ENV_DATA_$@)/persistent-20000-seed1-v1 \
+	--validation_data=$(ENV_DATA_$@)/persistent-3000-seed2-v1 --test_data=$(ENV_DATA_$@)/persistent-3000-seed3-v1
+ENV_TRAINED = results/checkpoints/$(lastword $(subst :, ,$(ENV_$@)))/lstm_84x84x1/paper_seq_5_reward
+
+lunar_lander doom: .venv/installed
+	$(BIN)/python -m pip install --quiet "gymnasium[box2d]" vizdoom
+	$(ENV_RECORD) --num_frames=20000 --seed=1
+	$(ENV_RECORD) --num_frames=3000 --seed=2
+	$(ENV_RECORD) --num_frames=3000 --seed=3
+	$(BIN)/python paper_seq_1_train.py $(ENV_FLAGS) --pretraining_steps=1500 --max_steps=20
+	$(BIN)/python paper_seq_3_train.py $(ENV_FLAGS) --max_steps=20
+	$(BIN)/python paper_seq_5_train.py $(ENV_FLAGS) --max_steps=20
+	$(BIN)/python paper_seq_5_train_reward.py $(ENV_FLAGS) --max_steps=100
+	$(BIN)/python evaluate.py --checkpoint $(ENV_TRAINED) --json docs/results/$@_paper.json
+	$(BIN)/python generate_video.py --checkpoint $(ENV_TRAINED) --horizon=30 --video docs/results/$@_paper.gif
 
 clean:
 	rm -rf .venv demo .pytest_cache .ruff_cache

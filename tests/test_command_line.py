@@ -83,6 +83,7 @@ def test_the_documents_commands_have_flags_that_there_are(name):
         ("train VARIANT=paper MODEL=lstm_210x160x3", 5),
         ("demo", 8),
         ("results-pong", 13),
+        ("doom", 9),
     ],
 )
 def test_make_runs_commands_that_work(goal, runs, tmp_path):
@@ -92,7 +93,7 @@ def test_make_runs_commands_that_work(goal, runs, tmp_path):
     python.chmod(0o755)
     make = ["make", f"BIN={tmp_path}", "--old-file=.venv/installed", *goal.split()]
     subprocess.run(make, cwd=ROOT, check=True, capture_output=True)
-    ran = [line.split() for line in log.read_text().splitlines()]
+    ran = [line.split() for line in log.read_text().splitlines() if "-m pip" not in line]
     assert len(ran) == runs
     assert all(map(parsed, ran))
     if goal.startswith("train"):
