@@ -88,6 +88,8 @@ ENV_KWARGS_lunar_lander = {}
 ENV_KWARGS_doom = {"frame_skip":4}
 ENV_DATA_lunar_lander = results/data/LunarLander-v3
 ENV_DATA_doom = results/data/VizdoomTakeCover-v1-frame_skip_4
+ENV_CLIP_lunar_lander = 30
+ENV_CLIP_doom = 14
 ENV_RECORD = $(BIN)/python -m systems.record --env=$(ENV_$@) --env_kwargs='$(ENV_KWARGS_$@)' --policy=persistent --data_path=results/data
 ENV_FLAGS = --model=lstm_84x84x1 --train_dir=results/checkpoints \
 	--training_data=$(ENV_DATA_$@)/persistent-20000-seed1-v1 \
@@ -104,7 +106,7 @@ lunar_lander doom: .venv/installed
 	$(BIN)/python paper_seq_5_train.py $(ENV_FLAGS) --max_steps=20
 	$(BIN)/python paper_seq_5_train_reward.py $(ENV_FLAGS) --max_steps=100
 	$(BIN)/python evaluate.py --checkpoint $(ENV_TRAINED) --json docs/results/$@_paper.json
-	$(BIN)/python generate_video.py --checkpoint $(ENV_TRAINED) --horizon=30 --video docs/results/$@_paper.gif
+	$(BIN)/python generate_video.py --checkpoint $(ENV_TRAINED) --horizon=$(ENV_CLIP_$@) --video docs/results/$@_paper.gif
 
 clean:
 	rm -rf .venv demo .pytest_cache .ruff_cache
