@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from zlib_ng import zlib_ng
 
-from systems.atari import AtariGame, Palette
+from systems.atari import AtariGame, Palette, default_pooled_frames
 from systems.policies import Policy, make_policy
 from systems.workers import Worker, parent
 
@@ -85,6 +85,7 @@ def play_episodes(
     num_steps: int,
     num_workers: int,
     on_progress: Callable[[int], None],
+    pooled_frames: int | None = None,
 ) -> Iterator[Episode]:
     """Plays episodes 0, 1, ... until they have `num_steps` steps in all. The last one is cut.
 
@@ -95,6 +96,7 @@ def play_episodes(
         num_steps: the total number of steps.
         num_workers: how many processes play.
         on_progress: called with the number of steps played so far.
+        pooled_frames: emulated frames that a screen combines; None: as the game needs.
 
     Raises:
         RuntimeError: a worker process ended before its work did.
@@ -102,7 +104,7 @@ def play_episodes(
     workers: list[EpisodeWorker] = []
     try:
         for _ in range(num_workers):
-            workers.append(EpisodeWorker(game, policy, seed))
+            workers.append(EpisodeWorker(game, policy, seed, pooled_frames))
         under_way: deque[Episode] = deque()
         num_begun = steps_played = 0
         steps_missing = num_steps
@@ -135,8 +137,9 @@ class EpisodeWorker(Worker):
         episode: the one it is playing, or None.
     """
 
-    def __init__(self, game: str, policy: str, seed: int) -> None:
-        super().__init__("systems.episodes", "serve_episodes", game, policy, str(seed))
+    def __init__(self, game: str, policy: str, seed: int, pooled_frames: int | None = None) -> None:
+        arguments = game, policy, str(seed), str(pooled_frames or default_pooled_frames(game))
+        super().__init__("systems.episodes", "serve_episodes", *arguments)
         self.episode: Episode | None = None
 
     def begin(self, index: int, max_steps: int) -> Episode:
@@ -156,9 +159,9 @@ class EpisodeWorker(Worker):
 
 def serve_episodes() -> None:
     """Runs in a worker process: plays the episodes that the parent asks for."""
-    with parent() as (connection, (game_name, policy_name, seed)):
+    with parent() as (connection, (game_name, policy_name, seed, pooled_frames)):
         # The seed is the policy's alone, because the emulator draws nothing at random.
-        game = AtariGame(game_name)
+        game = AtariGame(game_name, pooled_frames=int(pooled_frames))
         met = bytearray()
         while True:
             index, max_steps = connection.recv()

@@ -168,6 +168,7 @@ class Play(NamedTuple):
     num_rollouts: int
     max_steps: int  # decisions in an episode
     seed: int
+    pooled_frames: int | None = None  # emulated frames that a screen combines; None: the game's own
 
 
 class Played(NamedTuple):
@@ -205,7 +206,8 @@ def play_side_by_side(
         watcher: of the first episode.
     """
     rngs = [generator("planning", play.seed, episode) for episode in episodes]
-    games = [AtariGame(play.game, frame_skip=play.frame_skip) for _ in rngs]
+    options = {"frame_skip": play.frame_skip, "pooled_frames": play.pooled_frames}
+    games = [AtariGame(play.game, **options) for _ in rngs]
     at_random = [PersistentPolicy(*one) for one in zip(games, rngs, strict=True)]
     earned, steps = np.zeros(len(games)), np.zeros(len(games), int)
 

@@ -13,6 +13,9 @@ A data set is a directory in the layout of Minari (https://minari.farama.org, HD
                                 truncations   [T] bool, true where the episode was cut off
         metadata.json       what Minari needs, how the episodes were played, and the palettes
 
+A policy's name says where its screens combine another number of frames than the game's usual
+(`--pooled_frames`): random-pooled1-30000-seed1-v1.
+
 `actions[t]`, chosen at `observations[t]`, earned `rewards[t]` and led to `observations[t + 1]`.
 The directory appears under its name only when it is whole.
 """
@@ -31,7 +34,14 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from systems.atari import AtariGame, game_name
+from systems.atari import (
+    MAX_POOLED_FRAMES,
+    POOLED_FRAMES,
+    USUAL_POOLED_FRAMES,
+    AtariGame,
+    default_pooled_frames,
+    game_name,
+)
 from systems.dataset import FRAMES, METADATA
 from systems.episodes import ZLIB_LEVEL, Colour, Episode, play_episodes
 from systems.errors import (
@@ -43,6 +53,7 @@ from systems.errors import (
     whole_number,
 )
 from systems.files import num_cores, refusals_explained, sync, workspace
+from systems.metadata import read_metadata
 from systems.policies import POLICIES, LookaheadPolicy, make_policy, policy_name
 
 # The version of Minari whose layout this is. Its readers refuse versions that they do not know.
@@ -53,16 +64,26 @@ DEFAULT_NUM_WORKERS = min(num_cores(), 8)
 
 
 def dataset_directory(
-    data_path: str | Path, game: str, policy: str, num_frames: int, seed: int
+    data_path: str | Path,
+    game: str,
+    policy: str,
+    num_frames: int,
+    seed: int,
+    pooled_frames: int | None = None,
 ) -> Path:
     """Returns where `record` puts a data set: `<data_path>/<name in Minari>/data`.
 
     Minari finds it by that name if the environment variable MINARI_DATASETS_PATH is `data_path`.
     """
-    return Path(data_path, _minari_name(game, policy, num_frames, seed), "data")
+    name = _minari_name(game, policy, num_frames, seed, pooled_frames)
+    return Path(data_path, name, "data")
 
 
-def _minari_name(game: str, policy: str, num_frames: int, seed: int) -> str:
+def _minari_name(
+    game: str, policy: str, num_frames: int, seed: int, pooled_frames: int | None
+) -> str:
+    if pooled_frames not in (None, default_pooled_frames(game)):
+        policy = f"{policy}-pooled{pooled_frames}"
     return f"{game_name(game)}/{policy}-{num_frames}-seed{seed}-v1"
 
 
@@ -76,6 +97,7 @@ def record(
     progress: bool = True,
     overwrite: bool = False,
     epsilon: float | None = None,
+    pooled_frames: int | None = None,
 ) -> Path:
     """Records a data set unless it is there already.
 
@@ -92,12 +114,15 @@ def record(
         progress: whether to show a progress bar on stderr.
         overwrite: whether to replace a data set that is there already.
         epsilon: how often `lookahead` acts at random; None for its own 0.3.
+        pooled_frames: emulated frames that a screen combines, from 1 to 8; None for as many as the
+            game needs, see `systems.atari.default_pooled_frames`.
 
     Returns:
         The data set's directory, which is that of `dataset_directory` and `policy_name`.
 
     Raises:
-        InputError: an argument cannot be used, or the data set cannot be written.
+        InputError: an argument cannot be used, the data set cannot be written, or the one that is
+            there combines another number of frames.
         RuntimeError: a worker process died.
     """
     for name, value, minimum in (
@@ -109,16 +134,17 @@ def record(
             raise InputError(f"expected {name} to be at least {minimum}, received {value}")
     policy = policy_name(policy, epsilon)
 
-    directory = dataset_directory(data_path, game, policy, num_frames, seed)
+    directory = dataset_directory(data_path, game, policy, num_frames, seed, pooled_frames)
+    emulator = AtariGame(game, pooled_frames=pooled_frames)
     if directory.is_dir() and not overwrite:
+        _check_pooled_frames(directory, emulator.pooled_frames)
         return directory
     root = directory.parent
     with refusals_explained(root), workspace(root) as partial:
         if directory.is_dir() and not overwrite:
             return directory  # the process that held the lock before has made it
-        _write_data_set(
-            partial / "new" / "data", game, policy, num_frames, seed, num_workers, progress
-        )
+        new = partial / "new" / "data"
+        _write_data_set(new, emulator, policy, num_frames, seed, num_workers, progress)
         if overwrite and root.exists():
             root.rename(partial / "old")
         try:
@@ -131,9 +157,23 @@ def record(
     return directory
 
 
+def _check_pooled_frames(directory, pooled_frames):
+    """Refuses a data set that an earlier version of the code recorded in another way."""
+    try:
+        recorded = read_metadata(directory / METADATA).get("pooled_frames", pooled_frames)
+    except (OSError, ValueError):
+        return  # whoever reads it refuses it
+    if recorded != pooled_frames:
+        raise InputError(
+            f"expected a data set whose screens combine {pooled_frames} emulated frames in "
+            f"{directory}, received one of {recorded}, which an earlier version recorded. "
+            f"--overwrite records it again; --pooled_frames={recorded} records others like it"
+        )
+
+
 def _write_data_set(
     directory: Path,
-    game: str,
+    emulator: AtariGame,
     policy: str,
     num_frames: int,
     seed: int,
@@ -143,7 +183,6 @@ def _write_data_set(
     """Plays, and writes both files of a data set into `directory`, which does not exist yet."""
     directory.mkdir(parents=True)
     data_file, metadata_file = directory / FRAMES, directory / METADATA
-    emulator = AtariGame(game)
     returns: list[float] = []
     colours: list[Colour] = []
     with (
@@ -156,6 +195,7 @@ def _write_data_set(
                 num_frames,
                 num_workers,
                 on_progress=lambda played: bar.update(played - bar.n),
+                pooled_frames=emulator.pooled_frames,
             )
         ) as episodes,
         h5py.File(data_file, "w") as file,
@@ -168,7 +208,7 @@ def _write_data_set(
     complete_returns = returns if episode.terminated else returns[:-1]
     rgb, grey = _palettes(colours)
     metadata = {
-        "dataset_id": _minari_name(game, policy, num_frames, seed),
+        "dataset_id": _minari_name(emulator.name, policy, num_frames, seed, emulator.pooled_frames),
         "minari_version": _MINARI_VERSION,
         "data_format": "hdf5",
         "jpeg_encoding": False,
@@ -299,6 +339,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=argparse.SUPPRESS,  # because other policies have none
         help=f"how often lookahead acts at random (default: {LookaheadPolicy.EPSILON})",
     )
+    more = (f"{game} {number}" for game, number in POOLED_FRAMES.items())
+    parser.add_argument(
+        "--pooled_frames",
+        type=whole_number(1, MAX_POOLED_FRAMES),
+        default=argparse.SUPPRESS,  # because it is the game's
+        help="emulated frames that a screen combines, the brightest of each pixel (default: "
+        f"{USUAL_POOLED_FRAMES}, but more in games where these miss objects: {', '.join(more)})",
+    )
     parser.add_argument(
         "--num_workers",
         type=whole_number(1),
@@ -310,10 +358,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     flags = parser.parse_args(arguments)
     epsilon = getattr(flags, "epsilon", None)
+    pooled_frames = getattr(flags, "pooled_frames", None)
     with exit_on_input_error():
         name = policy_name(flags.policy, epsilon)
         existed = dataset_directory(
-            flags.data_path, flags.atari_game, name, flags.num_frames, flags.seed
+            flags.data_path,
+            flags.atari_game,
+            name,
+            flags.num_frames,
+            flags.seed,
+            pooled_frames,
         ).is_dir()
         try:
             directory = record(
@@ -325,6 +379,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 flags.num_workers,
                 overwrite=flags.overwrite,
                 epsilon=epsilon,
+                pooled_frames=pooled_frames,
             )
         except KeyboardInterrupt:
             print("interrupted; nothing was kept", file=sys.stderr)

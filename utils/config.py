@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from systems.atari import AtariGame
+from systems.atari import USUAL_POOLED_FRAMES, AtariGame
 from systems.emulation import EmulatorOptions
 from systems.errors import InputError, one_line
 from systems.files import write_json
@@ -56,6 +56,7 @@ class CheckpointConfig:
     restored_from: str | None = None  # directory of the stage before
     restored_weights: str | None = None  # what `utils.checkpoint.digest` said of its weights
     observation_key: str | None = None  # which entry of Dict observations is the image
+    pooled_frames: int = USUAL_POOLED_FRAMES  # emulated frames that a screen of the data combines
     emulator: EmulatorOptions = field(default_factory=EmulatorOptions)  # of the data
     devices: int = 1
     versions: dict[str, str] = field(default_factory=dict)  # of Keras and its backend
@@ -120,6 +121,9 @@ def _upgraded(content):
         if isinstance(training, dict):
             names = {"predictions": "decoded", "convolution_steps": "pretraining_steps"}
             content["training"] = {names.get(key, key): value for key, value in training.items()}
+    if content.get("frame_skip") == 1:
+        # Before screens could combine frames of the step before, these showed one.
+        content = {"pooled_frames": 1, **content}
     return content
 
 

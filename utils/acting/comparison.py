@@ -112,6 +112,7 @@ def _play(name, settings, checkpoint):
         settings.num_rollouts,
         settings.max_steps,
         settings.seed,
+        config.pooled_frames,
     )
     film = None
     if name == "compressed":

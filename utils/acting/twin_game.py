@@ -99,7 +99,9 @@ class TwinGame:
         config = models[0].checkpoint.config
         self._warmup = config.warmup
         self._rng = generator("play", seed)
-        self.emulator = AtariGame(config.game, frame_skip=config.frame_skip)
+        self.emulator = AtariGame(
+            config.game, frame_skip=config.frame_skip, pooled_frames=config.pooled_frames
+        )
         config.check_game(self.emulator)
         self.action_meanings = self.emulator.action_meanings
         self.restart()
