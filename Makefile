@@ -89,7 +89,7 @@ ENV_KWARGS_doom = {"frame_skip":4}
 ENV_DATA_lunar_lander = results/data/LunarLander-v3
 ENV_DATA_doom = results/data/VizdoomTakeCover-v1-frame_skip_4
 ENV_CLIP_lunar_lander = 30
-ENV_CLIP_doom = 14
+ENV_CLIP_doom = 13
 ENV_RECORD = $(BIN)/python -m systems.record --env=$(ENV_$@) --env_kwargs='$(ENV_KWARGS_$@)' --policy=persistent --data_path=results/data
 ENV_FLAGS = --model=lstm_84x84x1 --train_dir=results/checkpoints \
 	--training_data=$(ENV_DATA_$@)/persistent-20000-seed1-v1 \

@@ -16,11 +16,18 @@ import numpy as np
 from ale_py import ALEInterface, ALEState, LoggerMode, roms
 
 from systems.errors import InputError
+from systems.palette import Palette
 
 # ALE ends the whole process, without an exception, when one of these is loaded.
 TWO_PLAYER_GAMES = frozenset({"combat", "joust", "maze_craze", "warlords"})
 
 FRAME_SKIP = 4  # default number of emulated frames for which an action is held
+
+# How many emulated frames a screen combines by default: two, but for the games below, which draw
+# some objects in fewer than every other frame. `python -m systems.flicker` has measured them.
+USUAL_POOLED_FRAMES = 2
+POOLED_FRAMES = {"adventure": 3, "othello": 3, "pacman": 4, "wizard_of_wor": 6}
+MAX_POOLED_FRAMES = 8  # those of two steps; more would smear whatever moves
 
 # The palette check compares whole RGB frames, so only one frame in this many is checked.
 _PALETTE_CHECK_INTERVAL = 256
@@ -68,6 +75,18 @@ def is_atari(name: str) -> bool:
         return False
 
 
+def default_pooled_frames(game: str) -> int:
+    """Returns how many emulated frames a game's screens combine unless told otherwise.
+
+    Args:
+        game: any name that `game_name` knows.
+
+    Raises:
+        InputError: there is no such game.
+    """
+    return POOLED_FRAMES.get(game_name(game), USUAL_POOLED_FRAMES)
+
+
 def game_names() -> list[str]:
     """Returns the canonical names of the games that can be played, in alphabetical order."""
     return sorted(set(roms.get_all_rom_ids()) - TWO_PLAYER_GAMES)
@@ -90,66 +109,18 @@ def resize(frame: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     return frame.reshape(shape)
 
 
-class Palette:
-    """The colours behind a game's palette indices.
-
-    ALE has no call for them, but RGB and grey screens are fixed functions of the index. Each colour
-    is learned from the frame in which its index first appears.
-
-    Attributes:
-        rgb: [256, 3] uint8, in R, G, B order; zero where `known` is false.
-        grey: [256] uint8; zero where `known` is false.
-        known: [256] bool, the indices seen so far.
-    """
-
-    def __init__(self) -> None:
-        self.rgb = np.zeros((256, 3), np.uint8)
-        self.grey = np.zeros(256, np.uint8)
-        self.known = np.zeros(256, bool)
-        self._known_bytes = b""
-
-    def covers(self, frame: np.ndarray) -> bool:
-        """Returns whether every index in `frame`, uint8 of any shape, has been seen before."""
-        return not frame.tobytes().translate(None, self._known_bytes)
-
-    def learn(self, frame: np.ndarray, rgb: np.ndarray, grey: np.ndarray) -> None:
-        """Adds the colours of one frame and checks those already known.
-
-        Args:
-            frame: [H, W] uint8 palette indices.
-            rgb: [H, W, 3] uint8, the same frame in colour.
-            grey: [H, W] uint8, the same frame in grey.
-
-        Raises:
-            RuntimeError: an index does not always have the same colour.
-        """
-        new_rgb, new_grey = self.rgb.copy(), self.grey.copy()
-        new_rgb[frame], new_grey[frame] = rgb, grey
-        if not (
-            np.array_equal(new_rgb[frame], rgb)
-            and np.array_equal(new_grey[frame], grey)
-            and np.array_equal(new_rgb[self.known], self.rgb[self.known])
-            and np.array_equal(new_grey[self.known], self.grey[self.known])
-        ):
-            raise RuntimeError(
-                "expected every palette index to keep its colour, received a frame in which one "
-                "changed: palette indices cannot stand for this game's screens"
-            )
-        self.rgb, self.grey = new_rgb, new_grey
-        self.known[frame] = True
-        self._known_bytes = np.flatnonzero(self.known).astype(np.uint8).tobytes()
-
-
 class Moment(NamedTuple):
     """A moment of a game, from which `AtariGame` can go on any number of times.
 
     Attributes:
         emulator: the emulator's state.
         screen: [H, W] uint8 palette indices, what the screen shows.
+        earlier: emulated frames that later screens will also show, [H, W] uint8 each, oldest first.
     """
 
     emulator: ALEState
     screen: np.ndarray
+    earlier: tuple[np.ndarray, ...] = ()
 
 
 class AtariGame:
@@ -158,14 +129,17 @@ class AtariGame:
     A new game is at the start of an episode. Every episode starts from the same state, whatever
     was played before it.
 
-    The screen after an action combines its last two emulated frames. Each pixel is the brighter of
-    the two, as in Mnih et al. 2015 (Nature 518, Methods), because the console can draw only a few
-    moving objects at once. Games with more objects draw each in every other frame.
+    The screen after an action combines the last emulated frames, also of the action before where
+    they are more than `frame_skip`. Each pixel is the brightest of them, as in Mnih et al. 2015
+    (Nature 518, Methods), because the console can draw only a few moving objects at once. Games
+    with more objects draw each in every other frame, and some draw each in fewer.
 
     Args:
         game: any name that `game_name` knows.
         frame_skip: emulated frames (60 a second) for which each action is held.
         max_episode_frames: emulated frames after which an episode is cut off.
+        pooled_frames: emulated frames that a screen combines, from 1 to 8. None: as many as the
+            game needs, see `default_pooled_frames`.
 
     Attributes:
         name: the canonical name of the game.
@@ -179,13 +153,12 @@ class AtariGame:
         pooled_frames: emulated frames that a screen combines.
 
     Raises:
-        InputError: the game cannot be played, see `game_name`.
+        InputError: the game cannot be played, see `game_name`, or `pooled_frames` is out of range.
     """
 
     # ALE's default is 0.25 ("sticky actions"). The recorded action would then not be the one that
     # was played.
     repeat_action_probability = 0.0
-    pooled_frames = 2
     first_action, package = 0, "ale-py"  # for data sets: the first action's number; what played
 
     def __init__(
@@ -193,8 +166,17 @@ class AtariGame:
         game: str,
         frame_skip: int = FRAME_SKIP,
         max_episode_frames: int = 108_000,
+        pooled_frames: int | None = None,
     ) -> None:
         self.name = game_name(game)
+        if pooled_frames is None:
+            pooled_frames = default_pooled_frames(self.name)
+        if not 1 <= pooled_frames <= MAX_POOLED_FRAMES:
+            raise InputError(
+                f"expected a screen to combine 1 to {MAX_POOLED_FRAMES} emulated frames, received "
+                f"{pooled_frames}; choose another number (--pooled_frames)"
+            )
+        self.pooled_frames = pooled_frames
         self.frame_skip = frame_skip
         self.max_episode_frames = max_episode_frames
         ALEInterface.setLoggerMode(LoggerMode.Error)
@@ -204,7 +186,7 @@ class AtariGame:
         # on the seed.
         ale.setInt("random_seed", 0)
         ale.setFloat("repeat_action_probability", self.repeat_action_probability)
-        # One, because a screen combines two emulated frames: `step` repeats the action itself.
+        # One, because a screen combines several emulated frames: `step` repeats the action itself.
         ale.setInt("frame_skip", 1)
         # The default is no limit, and some games can be played badly for ever.
         ale.setInt("max_num_frames_per_episode", max_episode_frames)
@@ -238,6 +220,7 @@ class AtariGame:
         self._ale.restoreState(self._loaded_state)
         self._ale.reset_game()
         self._screen = self._read_screen()
+        self._earlier = (self._screen,) if self.pooled_frames > self.frame_skip else ()
         return self.screen()
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool]:
@@ -260,17 +243,29 @@ class AtariGame:
         if self.terminated or self.truncated:
             raise RuntimeError("the episode has ended; call reset() before the next step()")
         action = self._actions[action]
-        reward = self._hold(action, self.frame_skip - 1)
-        before = self._read_screen()
-        reward += self._ale.act(action)
+        unseen = max(self.frame_skip - self.pooled_frames, 0)
+        reward = self._hold(action, unseen)
+        frames = list(self._earlier)
+        for _ in range(unseen, self.frame_skip):
+            reward += self._ale.act(action)
+            frames.append(self._read_screen())
+        if self.pooled_frames > self.frame_skip:
+            self._earlier = tuple(frames[self.frame_skip - self.pooled_frames :])
         # The screen is kept because ALE goes on showing the old one after restoreState.
-        self._screen = self._read_screen()
-        if self.frame_skip > 1:
-            # Few pixels differ: those of objects that move or are drawn in every other frame.
-            differs = np.flatnonzero(before != self._screen)
-            one, other, grey = before.flat[differs], self._screen.flat[differs], self.palette.grey
-            self._screen.flat[differs] = np.where(grey[one] > grey[other], one, other)
+        self._screen = self._brightest(frames)
         return self.screen(), reward, self.terminated
+
+    def _brightest(self, frames):
+        """Returns each pixel's brightest value in some frames, the newest one among equals."""
+        *before, newest = frames
+        if self._earlier:
+            newest = newest.copy()  # because the next screens show it too
+        for frame in reversed(before):
+            # Few pixels differ: those of objects that move or are not drawn in every frame.
+            differs = np.flatnonzero(frame != newest)
+            one, other, grey = frame.flat[differs], newest.flat[differs], self.palette.grey
+            newest.flat[differs] = np.where(grey[one] > grey[other], one, other)
+        return newest
 
     def _hold(self, action, frames):
         """Plays an action for some emulated frames and returns the reward."""
@@ -321,12 +316,12 @@ class AtariGame:
 
     def clone_state(self) -> Moment:
         """Returns the current moment, to which `restore_state` can go back any number of times."""
-        return Moment(self._ale.cloneState(include_rng=True), self._screen)
+        return Moment(self._ale.cloneState(include_rng=True), self._screen, self._earlier)
 
     def restore_state(self, moment: Moment) -> None:
         """Goes back to a moment that this object's `clone_state` returned."""
         self._ale.restoreState(moment.emulator)
-        self._screen = moment.screen
+        self._screen, self._earlier = moment.screen, moment.earlier
 
     def rewards_ahead(self, actions: np.ndarray) -> np.ndarray:
         """Returns the rewards of sequences of actions from here, and leaves the game as it is.

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from zlib_ng import zlib_ng
 
 from systems.arguments import Parser, add_dataset, add_num_workers
-from systems.atari import AtariGame, Moment
+from systems.atari import MAX_POOLED_FRAMES, AtariGame, Moment
 from systems.dataset import CONTROLLED, Dataset, directory_of_files
 from systems.episodes import ZLIB_LEVEL
 from systems.errors import InputError, exit_on_input_error, say
@@ -60,7 +60,7 @@ def why_not_replayable(metadata: dict, frame_shape: tuple[int, ...]) -> str | No
         return f"metadata.json has no {', '.join(missing)}"
     if metadata["repeat_action_probability"]:
         return f"repeat_action_probability is {metadata['repeat_action_probability']}"
-    if metadata["pooled_frames"] != AtariGame.pooled_frames:
+    if metadata["pooled_frames"] > MAX_POOLED_FRAMES:
         return f"pooled_frames is {metadata['pooled_frames']}"
     if len(frame_shape) != 2:
         return "its frames are not palette indices"
@@ -75,6 +75,7 @@ def replaying_game(metadata: dict) -> AtariGame:
         metadata["game"],
         frame_skip=metadata["frame_skip"],
         max_episode_frames=metadata["max_episode_frames"],
+        pooled_frames=metadata["pooled_frames"],
     )
 
 

@@ -55,7 +55,8 @@ class Dataset:
         metadata: what metadata.json says.
         game: the game's name; None if the metadata names none.
         action_meanings: what each action is called, in order.
-        frame_skip, emulator: how the emulator was set, see `systems.emulation.emulation_of`.
+        frame_skip, pooled_frames, emulator: how the emulator was set, see
+            `systems.emulation.emulation_of`.
         environment: what `systems.record` played, see `systems.metadata.environment_of`.
         names: of the episodes' groups, in order.
         actions, rewards, terminations: of each episode: int32 (T,), float32 (T,), bool (T,).
@@ -82,7 +83,7 @@ class Dataset:
             start = first_action(about.get("action_space"))
             self.game = game_of(about)
             self.action_meanings = action_meanings_of(about)
-            self.frame_skip, self.emulator = emulation_of(about)
+            self.frame_skip, self.pooled_frames, self.emulator = emulation_of(about)
             self.environment = environment_of(about)
             self._read_index(about, start, observation_key)
         except InputError:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from systems.atari import FRAME_SKIP, is_atari
+from systems.atari import FRAME_SKIP, USUAL_POOLED_FRAMES, is_atari
 from systems.errors import InputError
 
 # By the end of the id: the frame skip and the probability of sticky actions that Gymnasium sets
@@ -68,13 +68,20 @@ class EmulatorOptions:
             )
 
 
-def emulation_of(metadata: dict) -> tuple[int, EmulatorOptions]:
-    """Returns the frame skip, the least one if it is random, and the emulator's other options.
+def emulation_of(metadata: dict) -> tuple[int, int, EmulatorOptions]:
+    """Returns how the emulator was set.
+
+    ALE shows its last frame alone. Two of Gymnasium's wrappers show the brighter of the last two.
 
     An environment that is no Atari game has a frame skip of 1 and no options.
 
     Args:
         metadata: see `systems.spaces.parsed`. Its own entries come before the specification's.
+
+    Returns:
+        Frame skip: the least one if it is random.
+        Pooled frames: the emulated frames that a screen combines.
+        Options: the emulator's others.
 
     Raises:
         ValueError: the specification holds another type than Gymnasium writes.
@@ -84,7 +91,7 @@ def emulation_of(metadata: dict) -> tuple[int, EmulatorOptions]:
     if isinstance(spec, dict):
         name = spec.get("id") or ""
         if not is_atari(name):
-            return metadata.get("frame_skip", 1), EmulatorOptions()
+            return metadata.get("frame_skip", 1), 1, EmulatorOptions()
         ending = re.search(r"(NoFrameskip|Deterministic)?-v\d+$", name)
         known = _DEFAULTS.get(ending[0]) or _DEFAULTS.get(ending[0][-3:]) if ending else None
         skip, sticky = known or (skip, sticky)
@@ -92,24 +99,31 @@ def emulation_of(metadata: dict) -> tuple[int, EmulatorOptions]:
         skip = options.get("frameskip", skip)
         sticky = options.get("repeat_action_probability", sticky)
     skips = _frame_skips(skip)
+    pooled = 1 if isinstance(spec, dict) else USUAL_POOLED_FRAMES
     for wrapper in (spec.get("additional_wrappers") or ()) if isinstance(spec, dict) else ():
         kwargs = wrapper.get("kwargs") or {}
         if wrapper.get("name") == "AtariPreprocessing":
             skips = [each * kwargs.get("frame_skip", 4) for each in skips]
+            pooled = min(kwargs.get("frame_skip", 4), 2)
         elif wrapper.get("name") == "MaxAndSkipObservation":
             skips = [each * kwargs.get("skip", 4) for each in skips]
+            pooled = 2
         elif wrapper.get("name") == "StickyAction":
             sticky = 1 - (1 - sticky) * (1 - kwargs.get("repeat_action_probability", 0))
     if "frame_skip" in metadata:
         skips = [metadata["frame_skip"]]
     sticky = metadata.get("repeat_action_probability", sticky)
     low, high = skips[0], skips[-1]
-    return low, EmulatorOptions(
-        random_frame_skip=(low, high + 1) if low != high else None,
-        repeat_action_probability=float(sticky or 0),
-        full_action_space=bool(options.get("full_action_space", False)),
-        mode=int(options.get("mode") or 0),
-        difficulty=int(options.get("difficulty") or 0),
+    return (
+        low,
+        metadata.get("pooled_frames", pooled),
+        EmulatorOptions(
+            random_frame_skip=(low, high + 1) if low != high else None,
+            repeat_action_probability=float(sticky or 0),
+            full_action_space=bool(options.get("full_action_space", False)),
+            mode=int(options.get("mode") or 0),
+            difficulty=int(options.get("difficulty") or 0),
+        ),
     )
 
 

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from zlib_ng import zlib_ng
 
-from systems.atari import AtariGame, Palette
+from systems.atari import AtariGame
 from systems.gymnasium_game import GymnasiumGame
+from systems.palette import Palette
 from systems.policies import Policy, make_policy
 from systems.real_game import RealGame
 from systems.seeds import generator

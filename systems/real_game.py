@@ -15,11 +15,13 @@ class RealGame:
     Attributes:
         name: any name of an Atari game; not used with an environment.
         frame_skip: emulated frames for which the Atari emulator holds an action.
+        pooled_frames: emulated frames that its screens combine; None: as the game needs.
         environment: the Gymnasium environment; None: the Atari emulator plays.
     """
 
     name: str = ""
     frame_skip: int = FRAME_SKIP
+    pooled_frames: int | None = None
     environment: Environment | None = None
 
     def begin(self) -> AtariGame | GymnasiumGame:
@@ -30,4 +32,4 @@ class RealGame:
         """
         if self.environment:
             return GymnasiumGame(self.environment)
-        return AtariGame(self.name, frame_skip=self.frame_skip)
+        return AtariGame(self.name, frame_skip=self.frame_skip, pooled_frames=self.pooled_frames)

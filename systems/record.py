@@ -15,6 +15,9 @@ A data set is a directory in the layout of Minari (https://minari.farama.org, HD
                                 truncations   [T] bool, true where the episode was cut off
         metadata.json       what Minari needs, how the episodes were played, and the palettes
 
+A policy's name says where its screens combine another number of frames than the game's usual
+(`--pooled_frames`): random-pooled1-30000-seed1-v1.
+
 `actions[t]`, chosen at `observations[t]`, earned `rewards[t]` and led to `observations[t + 1]`.
 The directory appears under its name only when it is whole.
 """
@@ -41,11 +44,20 @@ from systems.arguments import (
     add_policy,
     add_seed,
 )
-from systems.atari import AtariGame, game_name
+from systems.atari import (
+    MAX_POOLED_FRAMES,
+    POOLED_FRAMES,
+    USUAL_POOLED_FRAMES,
+    AtariGame,
+    default_pooled_frames,
+    game_name,
+)
+from systems.dataset import METADATA
 from systems.episodes import Colour, play_episodes
 from systems.errors import InputError, exit_on_input_error, probability, say, whole_number
 from systems.files import num_cores
 from systems.gymnasium_game import Environment, GymnasiumGame
+from systems.metadata import read_metadata
 from systems.policies import LookaheadPolicy, make_policy, policy_name
 from systems.real_game import RealGame
 from systems.write_dataset import EpisodesWriter, new_data_set
@@ -55,17 +67,30 @@ DEFAULT_NUM_WORKERS = min(num_cores(), 8)
 
 
 def dataset_directory(
-    data_path: str | Path, game: str | Environment, policy: str, num_frames: int, seed: int
+    data_path: str | Path,
+    game: str | Environment,
+    policy: str,
+    num_frames: int,
+    seed: int,
+    pooled_frames: int | None = None,
 ) -> Path:
     """Returns where `record` puts a data set: `<data_path>/<name in Minari>/data`.
 
     Minari finds it by that name if the environment variable MINARI_DATASETS_PATH is `data_path`.
     """
-    return Path(data_path, _minari_name(game, policy, num_frames, seed), "data")
+    name = _minari_name(game, policy, num_frames, seed, pooled_frames)
+    return Path(data_path, name, "data")
 
 
-def _minari_name(game: str | Environment, policy: str, num_frames: int, seed: int) -> str:
-    name = game.label if isinstance(game, Environment) else game_name(game)
+def _minari_name(
+    game: str | Environment, policy: str, num_frames: int, seed: int, pooled_frames: int | None
+) -> str:
+    if isinstance(game, Environment):
+        name = game.label
+    else:
+        name = game_name(game)
+        if pooled_frames not in (None, default_pooled_frames(game)):
+            policy = f"{policy}-pooled{pooled_frames}"
     return f"{name}/{policy}-{num_frames}-seed{seed}-v1"
 
 
@@ -79,6 +104,7 @@ def record(
     progress: bool = True,
     overwrite: bool = False,
     epsilon: float | None = None,
+    pooled_frames: int | None = None,
 ) -> Path:
     """Records a data set unless it is there already.
 
@@ -95,12 +121,15 @@ def record(
         progress: whether to show a progress bar on stderr.
         overwrite: whether to replace a data set that is there already.
         epsilon: how often `lookahead` acts at random; None for its own 0.3.
+        pooled_frames: emulated frames that a screen combines, from 1 to 8; None for as many as the
+            game needs, see `systems.atari.default_pooled_frames`.
 
     Returns:
         The data set's directory, which is that of `dataset_directory` and `policy_name`.
 
     Raises:
-        InputError: an argument cannot be used, or the data set cannot be written.
+        InputError: an argument cannot be used, the data set cannot be written, or the one that is
+            there combines another number of frames.
         RuntimeError: a worker process died.
     """
     for name, value, minimum in (
@@ -117,18 +146,46 @@ def record(
             "ahead in the Atari emulator"
         )
 
-    directory = dataset_directory(data_path, game, policy, num_frames, seed)
+    in_environment = isinstance(game, Environment)
+    if in_environment and pooled_frames is not None:
+        raise InputError(
+            f"expected --pooled_frames for the Atari emulator alone, received {pooled_frames} with "
+            "--env. Leave it out; some environments have a wrapper for it"
+        )
+    directory = dataset_directory(data_path, game, policy, num_frames, seed, pooled_frames)
+    if in_environment:
+        real_game = RealGame(environment=game)
+    else:
+        real_game = RealGame(game, pooled_frames=pooled_frames)
+        if directory.is_dir() and not overwrite:
+            _check_pooled_frames(directory, real_game.begin().pooled_frames)
     with new_data_set(directory, overwrite) as new:
         if new:
-            dataset_id = _minari_name(game, policy, num_frames, seed)
-            _play_and_write(new, dataset_id, game, policy, num_frames, seed, num_workers, progress)
+            dataset_id = _minari_name(game, policy, num_frames, seed, pooled_frames)
+            _play_and_write(
+                new, dataset_id, real_game, policy, num_frames, seed, num_workers, progress
+            )
     return directory
+
+
+def _check_pooled_frames(directory, pooled_frames):
+    """Refuses a data set that an earlier version of the code recorded in another way."""
+    try:
+        recorded = read_metadata(directory / METADATA).get("pooled_frames", pooled_frames)
+    except (OSError, ValueError):
+        return  # whoever reads it refuses it
+    if recorded != pooled_frames:
+        raise InputError(
+            f"expected a data set whose screens combine {pooled_frames} emulated frames in "
+            f"{directory}, received one of {recorded}, which an earlier version recorded. "
+            f"--overwrite records it again; --pooled_frames={recorded} records others like it"
+        )
 
 
 def _play_and_write(
     directory: Path,
     dataset_id: str,
-    game: str | Environment,
+    real_game: RealGame,
     policy: str,
     num_frames: int,
     seed: int,
@@ -136,8 +193,6 @@ def _play_and_write(
     progress: bool,
 ) -> None:
     """Plays, and writes both files of a data set into `directory`, which does not exist yet."""
-    in_environment = isinstance(game, Environment)
-    real_game = RealGame(environment=game) if in_environment else RealGame(game)
     played = real_game.begin()
     colours: list[Colour] = []
     with (
@@ -283,6 +338,14 @@ def parser() -> Parser:
         help=f"how often lookahead acts at random (default: {LookaheadPolicy.EPSILON})",
     )
     add_seed(add, "of every random choice; training, validation and test sets have 1, 2, 3", 1)
+    more = (f"{game} {number}" for game, number in POOLED_FRAMES.items())
+    add(
+        "--pooled_frames",
+        type=whole_number(1, MAX_POOLED_FRAMES),
+        default=argparse.SUPPRESS,  # because it is the game's
+        help="emulated frames that a screen combines, the brightest of each pixel (default: "
+        f"{USUAL_POOLED_FRAMES}, but more in games where these miss objects: {', '.join(more)})",
+    )
     add = parser.add_argument_group("where and how").add_argument
     add_data_path(add)
     add_num_workers(add, DEFAULT_NUM_WORKERS)
@@ -294,11 +357,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command `python -m systems.record`."""
     flags = parser().parse_args(arguments)
     epsilon = getattr(flags, "epsilon", None)
+    pooled_frames = getattr(flags, "pooled_frames", None)
     with exit_on_input_error():
         name = policy_name(flags.policy, epsilon)
         game = _game_of(flags)
         existed = dataset_directory(
-            flags.data_path, game, name, flags.num_frames, flags.seed
+            flags.data_path, game, name, flags.num_frames, flags.seed, pooled_frames
         ).is_dir()
         try:
             directory = record(
@@ -310,6 +374,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 flags.num_workers,
                 overwrite=flags.overwrite,
                 epsilon=epsilon,
+                pooled_frames=pooled_frames,
             )
         except KeyboardInterrupt:
             print("interrupted; nothing was kept", file=sys.stderr)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from ale_py import ALEInterface, roms
 
-from systems.atari import TWO_PLAYER_GAMES, AtariGame, Palette, game_name
+from systems.atari import (
+    POOLED_FRAMES,
+    TWO_PLAYER_GAMES,
+    AtariGame,
+    Palette,
+    default_pooled_frames,
+    game_name,
+    game_names,
+)
 from systems.errors import InputError
+from systems.policies import PersistentPolicy
 
 
 def random_actions(game: AtariGame, length: int, seed: int = 0) -> list[int]:
@@ -114,7 +124,7 @@ def test_every_single_player_game_plays_and_starts_over():
         assert play(game, actions) == seen, name
 
 
-@pytest.mark.parametrize("name", ["freeway", "ms_pacman", "pacman"])
+@pytest.mark.parametrize("name", ["freeway", "ms_pacman", "mr_do"])
 def test_a_step_is_four_frames_of_the_bare_emulator_and_shows_the_last_two(name):
     """Screens, colours and the reward of each action, against one-frame steps."""
     game, ale = AtariGame(name), bare_emulator(name, frame_skip=1)
@@ -136,6 +146,60 @@ def test_a_step_is_four_frames_of_the_bare_emulator_and_shows_the_last_two(name)
         total += reward
     assert pooled > 0
     assert total > 0 or name == "freeway"
+
+
+@pytest.mark.parametrize(("pooled_frames", "frame_skip"), [(3, 4), (4, 4), (6, 4), (7, 2), (3, 1)])
+def test_a_screen_is_the_brightest_of_as_many_frames_as_are_asked_for(pooled_frames, frame_skip):
+    game = AtariGame("wizard_of_wor", frame_skip=frame_skip, pooled_frames=pooled_frames)
+    ale = bare_emulator("wizard_of_wor", frame_skip=1)
+    frames, changed = [ale.getScreenGrayscale()], 0
+    for number in random_actions(game, 400 // frame_skip):
+        for _ in range(frame_skip):
+            ale.act(ale.getMinimalActionSet()[number])
+            frames.append(ale.getScreenGrayscale())
+        game.step(number)
+        expected = np.max(frames[-pooled_frames:], axis=0)
+        assert np.array_equal(game.screen_grey(), expected)
+        changed += not np.array_equal(expected, np.max(frames[-2:], axis=0))
+    assert changed > 20
+    # The next episode's screens hold nothing of this one.
+    fresh = AtariGame("wizard_of_wor", frame_skip=frame_skip, pooled_frames=pooled_frames)
+    assert np.array_equal(game.reset(), fresh.screen())
+    assert play(game, [0] * 3) == play(fresh, [0] * 3)
+
+
+def test_pacmans_screens_show_all_four_ghosts():
+    """Each is drawn in one frame of four, and a step has four frames: two show the same half."""
+
+    def num_ghosts(game):
+        red, green, blue = np.moveaxis(game.screen_rgb()[:200].astype(int), -1, 0)
+        pink = (red > 200) & (green < 170) & (blue > 150)
+        _, _, statistics, _ = cv2.connectedComponentsWithStats(pink.astype(np.uint8))
+        return sum(80 <= area <= 120 for area in statistics[1:, cv2.CC_STAT_AREA])
+
+    games = {number: AtariGame("pacman", pooled_frames=number) for number in (1, 2, 4)}
+    games[None] = AtariGame("pacman")
+    policy = PersistentPolicy(games[1], np.random.default_rng(3))
+    for step in range(1, 79):
+        action = policy.action()
+        for game in games.values():
+            game.step(action)
+        if step >= 74:
+            seen = {number: num_ghosts(game) for number, game in games.items()}
+            assert seen == {1: 1, 2: 2, 4: 4, None: 4}
+
+
+def test_games_that_need_more_pooled_frames_have_them_by_default():
+    numbers = {name: AtariGame(name).pooled_frames for name in game_names()}
+    assert len(numbers) == 104
+    assert {name: number for name, number in numbers.items() if number != 2} == POOLED_FRAMES
+    assert default_pooled_frames("ALE/WizardOfWor-v5") == POOLED_FRAMES["wizard_of_wor"] == 6
+
+
+@pytest.mark.parametrize("number", [0, 9, -1])
+def test_more_pooled_frames_than_two_steps_have_are_refused(number):
+    with pytest.raises(InputError, match=f"1 to 8 emulated frames, received {number}; .*--pooled"):
+        AtariGame("pacman", pooled_frames=number)
 
 
 def test_what_is_drawn_in_every_other_frame_is_seen_in_each():
@@ -213,7 +277,7 @@ def test_action_out_of_range_is_refused(action):
         AtariGame("freeway").step(action)
 
 
-@pytest.mark.parametrize("name", ["ms_pacman", "kaboom", "klax"])
+@pytest.mark.parametrize("name", ["ms_pacman", "kaboom", "klax", "pacman", "wizard_of_wor"])
 def test_restored_state_is_a_perfect_copy(name):
     game = AtariGame(name)
     play(game, random_actions(game, 40))

@@ -19,7 +19,7 @@ from utils.training.command_line import parser as stage_parser
 from .test_start import STAGES, TOOLS, start
 
 ROOT = Path(__file__).parents[1]
-MODULES = ["systems.record", "systems.import_video", "systems.controlled"]
+MODULES = ["systems.record", "systems.import_video", "systems.controlled", "systems.flicker"]
 MODULES += ["utils.watching.summary", "benchmarks", "benchmarks.results"]
 ENTRIES = [*STAGES, *TOOLS, *MODULES]
 

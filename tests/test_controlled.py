@@ -171,6 +171,23 @@ def test_a_full_disk_is_exit_code_2_and_leaves_nothing(directory):
     assert not (directory / CONTROLLED).exists() and not partials_in(directory)
 
 
+@pytest.mark.parametrize("number", [None, 2, 5])
+def test_data_of_any_number_of_pooled_frames_are_played_again(tmp_path, number):
+    """Wizard of Wor's own is 6, so futures also show frames of the step before them."""
+    game, policy = "wizard_of_wor", "persistent"
+    directory = record(game, policy, 200, 1, tmp_path, progress=False, pooled_frames=number)
+    find_controlled(directory, progress=False)  # refuses other frames than the recorded ones
+    dataset = Dataset(directory)
+    assert dataset.pooled_frames == (number or 6)
+    with h5py.File(directory / CONTROLLED) as file:
+        found = np.unpackbits(file["episode_0"][:], axis=2)[:, :, :160].astype(bool)
+    assert found.shape[1:] == dataset.frame_shape and found.any()
+    far = controlled_pixels(dataset, [(0, 140)], 10, [3, 20], (210, 160, 3))
+    assert far is not None and far.any()
+    dataset.metadata["pooled_frames"] = 9
+    assert controlled_pixels(dataset, [(0, 140)], 10, [3, 20], (210, 160, 3)) is None
+
+
 @pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGINT])
 def test_what_is_stopped_leaves_nothing_under_its_name_and_can_be_repeated(tmp_path, with_signal):
     directory = record("freeway", "random", 1000, 1, tmp_path, progress=False)

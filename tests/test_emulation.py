@@ -29,43 +29,58 @@ def spec(name, wrappers=(), **kwargs):
 
 
 SPECS = {
-    "no specification": ({}, 4, {}),
-    "this project's": ({"frame_skip": 3, "repeat_action_probability": 0.0}, 3, {}),
-    "v5": (spec("ALE/Pong-v5"), 4, {"repeat_action_probability": 0.25}),
-    "v5 by keywords": (spec("ALE/Pong-v5", frameskip=1, repeat_action_probability=0.0), 1, {}),
-    "NoFrameskip": (spec("PongNoFrameskip-v4"), 1, {}),
-    "Deterministic": (spec("PongDeterministic-v4"), 4, {}),
-    "v4": (spec("Pong-v4"), 2, {"random_frame_skip": (2, 5)}),
+    "no specification": ({}, 4, 2, {}),
+    "this project's": ({"frame_skip": 3, "pooled_frames": 6}, 3, 6, {}),
+    "v5": (spec("ALE/Pong-v5"), 4, 1, {"repeat_action_probability": 0.25}),
+    "v5 by keywords": (spec("ALE/Pong-v5", frameskip=1, repeat_action_probability=0.0), 1, 1, {}),
+    "NoFrameskip": (spec("PongNoFrameskip-v4"), 1, 1, {}),
+    "Deterministic": (spec("PongDeterministic-v4"), 4, 1, {}),
+    "v4": (spec("Pong-v4"), 2, 1, {"random_frame_skip": (2, 5)}),
     "v0": (
         spec("Pong-v0", frameskip=[2, 5]),
         2,
+        1,
         {"random_frame_skip": (2, 5), "repeat_action_probability": 0.25},
     ),
     "AtariPreprocessing": (
         spec("PongNoFrameskip-v4", [("AtariPreprocessing", {"frame_skip": 3})], frameskip=1),
         3,
+        2,
+        {},
+    ),
+    "AtariPreprocessing of each frame": (
+        spec("PongNoFrameskip-v4", [("AtariPreprocessing", {"frame_skip": 1})], frameskip=1),
+        1,
+        1,
+        {},
+    ),
+    "MaxAndSkipObservation": (
+        spec("PongNoFrameskip-v4", [("MaxAndSkipObservation", {"skip": 4})], frameskip=1),
+        4,
+        2,
         {},
     ),
     "full action set": (
         spec("PongNoFrameskip-v4", full_action_space=True, mode=1, difficulty=None),
+        1,
         1,
         {"full_action_space": True, "mode": 1},
     ),
 }
 
 
-@pytest.mark.parametrize(("metadata", "frame_skip", "options"), SPECS.values(), ids=SPECS)
-def test_the_emulators_settings_are_those_of_the_specification(metadata, frame_skip, options):
-    assert emulation_of(metadata) == (frame_skip, EmulatorOptions(**options))
+@pytest.mark.parametrize(("metadata", "skip", "pooled", "options"), SPECS.values(), ids=SPECS)
+def test_the_emulators_settings_are_those_of_the_specification(metadata, skip, pooled, options):
+    assert emulation_of(metadata) == (skip, pooled, EmulatorOptions(**options))
 
 
 @pytest.mark.parametrize("name", ["ALE/Pong-v5", "PongNoFrameskip-v4", "Pong-v4", "Pong-v0"])
 def test_gymnasiums_own_specifications_are_read(name):
     gymnasium.register_envs(ale_py)
     content = json.loads(gymnasium.spec(name).to_json())
-    frame_skip, options = emulation_of({"env_spec": content})
+    frame_skip, pooled_frames, options = emulation_of({"env_spec": content})
     skip = content["kwargs"]["frameskip"]
-    assert frame_skip == np.min(skip)
+    assert (frame_skip, pooled_frames) == (np.min(skip), 1)
     assert options.random_frame_skip == (tuple(skip) if np.ndim(skip) else None)
     assert options.repeat_action_probability == content["kwargs"]["repeat_action_probability"]
 
@@ -76,8 +91,8 @@ def test_a_frame_skip_of_another_type_is_refused():
 
 
 def test_other_environments_have_no_emulator():
-    assert emulation_of(spec("CartPole-v0")) == (1, EmulatorOptions())
-    assert emulation_of(spec("VizdoomBasic-v1", frame_skip=4)) == (1, EmulatorOptions())
+    assert emulation_of(spec("CartPole-v0")) == (1, 1, EmulatorOptions())
+    assert emulation_of(spec("VizdoomBasic-v1", frame_skip=4)) == (1, 1, EmulatorOptions())
 
 
 def test_a_checkpoint_keeps_the_settings_of_its_data(tmp_path, monkeypatch):
@@ -89,7 +104,7 @@ def test_a_checkpoint_keeps_the_settings_of_its_data(tmp_path, monkeypatch):
     assert (dataset.game, dataset.frame_skip, dataset.emulator) == ("ms_pacman", 1, STICKY)
     checkpoint = train(tmp_path / "trained", directory)
     config = read_config(checkpoint.directory)
-    assert (config.frame_skip, config.emulator) == (1, STICKY)
+    assert (config.frame_skip, config.pooled_frames, config.emulator) == (1, 1, STICKY)
     with pytest.raises(InputError, match="sticky actions .probability 0.25"):
         config.begin_real_game()
 
@@ -133,8 +148,34 @@ def test_a_full_action_set_that_is_the_games_own_is_played():
         options.require_playable(18, AtariGame("pong").num_actions)
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda env: gymnasium.wrappers.AtariPreprocessing(env, frame_skip=4, screen_size=84),
+        lambda env: gymnasium.wrappers.MaxAndSkipObservation(env, skip=4),
+    ],
+)
+def test_gymnasiums_pooling_wrappers_are_read_from_what_it_writes(wrap):
+    gymnasium.register_envs(ale_py)
+    env = wrap(gymnasium.make("ALE/MsPacman-v5", frameskip=1, repeat_action_probability=0))
+    content = json.loads(env.spec.to_json())
+    assert emulation_of({"env_spec": content}) == (4, 2, EmulatorOptions())
+
+
+def test_an_older_checkpoint_pooled_two_frames_and_one_where_a_step_has_one(tmp_path):
+    for frame_skip, expected in ((4, 2), (1, 1)):
+        path = write_checkpoint(tmp_path / str(frame_skip), frame_skip=frame_skip) / "config.json"
+        content = json.loads(path.read_text())
+        del content["pooled_frames"]
+        path.write_text(json.dumps(content))
+        assert read_config(path.parent).pooled_frames == expected
+
+
 def test_checkpoints_of_other_settings_are_not_played_together(tmp_path):
     one = Checkpoint(write_checkpoint(tmp_path / "one"))
     other = Checkpoint(write_checkpoint(tmp_path / "other", emulator=STICKY))
     with pytest.raises(InputError, match="the same emulator"):
+        check_alike([one, other])
+    other = Checkpoint(write_checkpoint(tmp_path / "pooled", pooled_frames=4))
+    with pytest.raises(InputError, match="the same pooled_frames, received 2 and 4"):
         check_alike([one, other])

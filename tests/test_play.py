@@ -168,6 +168,8 @@ def test_the_real_game_is_played_as_the_models_data_was(tmp_path):
     for frame_skip in (4, 1):
         path = make_checkpoint(tmp_path / str(frame_skip), frame_skip=frame_skip)
         assert TwinGame([world_model(path)]).emulator.frame_skip == frame_skip
+    path = make_checkpoint(tmp_path / "pooled", pooled_frames=6)
+    assert TwinGame([world_model(path)]).emulator.pooled_frames == 6
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from systems.atari import AtariGame
+from systems.dataset import Dataset
 from systems.episodes import Colour, Episode
 from systems.errors import InputError
 from systems.files import workspace
@@ -156,12 +157,53 @@ def test_metadata_says_how_the_episodes_were_played(metadata):
         "policy_settings": {},
         "seed": SEED,
         "frame_skip": 4,
+        "pooled_frames": 2,
         "repeat_action_probability": 0.0,
         "jpeg_encoding": False,
         "action_meanings": list(AtariGame(GAME).action_meanings),
     }
     assert {name: metadata[name] for name in expected} == expected
     assert set(metadata["versions"]) == {"ale-py", "numpy", "h5py"}
+
+
+def test_another_number_of_pooled_frames_has_its_own_name(tmp_path, monkeypatch, capsys):
+    """The game's own number has the usual name, also where it is asked for."""
+    flags = ["--atari_game=pacman", "--num_frames=60", f"--data_path={tmp_path}"]
+    for flag, number, name in (
+        (["--pooled_frames=4"], 4, "random-60-seed1-v1"),
+        (["--pooled_frames=2"], 2, "random-pooled2-60-seed1-v1"),
+        (["--pooled_frames=6"], 6, "random-pooled6-60-seed1-v1"),
+    ):
+        main([*flags, *flag])
+        metadata = json.loads((tmp_path / "pacman" / name / "data/metadata.json").read_text())
+        assert (metadata["dataset_id"], metadata["pooled_frames"]) == (f"pacman/{name}", number)
+        dataset = Dataset(tmp_path / "pacman" / name)
+        game = AtariGame("pacman", pooled_frames=number)
+        for action in dataset.actions[0]:
+            game.step(int(action))
+        last = dataset.read(0, 60, 1, (250, 160, 3))["frames"][0]
+        assert np.array_equal(last, game.screen())
+    main(flags)
+    assert "there already" in capsys.readouterr().out
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    assert len(minari.list_local_datasets()) == 3
+
+
+def test_an_older_set_of_another_number_of_pooled_frames_is_not_taken_for_a_new_one(
+    tmp_path, capsys
+):
+    flags = ["--atari_game=pacman", "--num_frames=20", f"--data_path={tmp_path}"]
+    main(flags)
+    metadata = tmp_path / "pacman/random-20-seed1-v1/data/metadata.json"
+    metadata.write_text(metadata.read_text().replace('"pooled_frames": 4', '"pooled_frames": 2'))
+    with pytest.raises(SystemExit) as end:
+        main(flags)
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert "combine 4 emulated frames" in error and "received one of 2" in error
+    assert "--overwrite" in error
+    main([*flags, "--overwrite"])
+    assert json.loads(metadata.read_text())["pooled_frames"] == 4
 
 
 def test_palettes_give_the_colours_of_exactly_the_recorded_frames(data_path, metadata):
@@ -259,6 +301,8 @@ def test_command_line_records_and_then_leaves_what_is_there(tmp_path, data_path)
         ("--num_frames=many", "expected a whole number of at least 1, received 'many'"),
         ("--num_workers=0", "expected a whole number of at least 1, received '0'"),
         ("--seed=-1", "expected a whole number of at least 0 and at most 4294967295"),
+        ("--pooled_frames=0", "expected a whole number of at least 1 and at most 8, received '0'"),
+        ("--pooled_frames=9", "expected a whole number of at least 1 and at most 8, received '9'"),
         ("--epsilon=2", "expected a number from 0 to 1, received '2'"),
         ("--epsilon=little", "expected a number from 0 to 1, received 'little'"),
         ("--epsilon=0.1", "lookahead alone, received one for random"),

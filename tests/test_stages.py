@@ -822,6 +822,32 @@ def test_a_stage_stopped_before_its_first_epoch_is_to_be_gone_on_with(trained):
         Checkpoint(trained).predictor()
 
 
+def test_sets_of_other_pooled_frames_are_not_mixed_unless_they_are_named(tmp_path, capsys):
+    """A training set of an older version, beside a validation set that is recorded now."""
+    flags = tiny_flags((f"--data_path={tmp_path}", "--num_training_frames=200"), tmp_path / "train")
+    flags += ["--atari_game=pacman", "--control_weight=0"]
+    new = record("pacman", "random", 200, 1, tmp_path, progress=False)
+    old = record("pacman", "random", 200, 1, tmp_path, progress=False, pooled_frames=2)
+    shutil.rmtree(new.parent)
+    old.parent.rename(new.parent)
+    error = fails(capsys, "compress_seq_1_train", *flags)
+    assert "received 2 in the training set, 4 in the validation set" in error
+    assert "pacman needs 4" in error
+    command = error.partition("again: ")[2]
+    assert command.startswith("python -m systems.record --atari_game=pacman --policy=random")
+    assert "--num_frames=200 --seed=1" in command and command.endswith("--overwrite")
+    # A set that is named is used with a note.
+    run("compress_seq_1_train", *flags, f"--training_data={new}")
+    assert "other pooled frames" in capsys.readouterr().out
+    path = tmp_path / "train/pacman/tiny/compress_seq_1"
+    assert read_config(path).pooled_frames == 2
+    # The command records it again, and the next stage says that the one before had another.
+    subprocess.run(command.replace("python", sys.executable, 1).split(), cwd=ROOT, check=True)
+    more = [f"--training_data={new}"]
+    run("compress_seq_3_train", *flags, *more)
+    assert "combine 2 emulated frames, and these combine 4" in capsys.readouterr().out
+
+
 def test_another_games_data_is_refused(flags, tmp_path, capsys):
     recorded = record("ms_pacman", "random", 100, 1, tmp_path, progress=False)
     error = fails(

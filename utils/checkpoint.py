@@ -143,15 +143,8 @@ def check_alike(checkpoints: Sequence[Checkpoint]) -> None:
     """Raises InputError unless all are of one game, played alike, and of one frame size."""
     first, *others = (checkpoint.config for checkpoint in checkpoints)
     for other in others:
-        for name in (
-            "game",
-            "frame_skip",
-            "emulator",
-            "environment",
-            "model",
-            "action_meanings",
-            "warmup",
-        ):
+        alike = ("game", "frame_skip", "pooled_frames", "emulator", "environment", "model")
+        for name in (*alike, "action_meanings", "warmup"):
             if getattr(other, name) != getattr(first, name):
                 raise InputError(
                     f"expected checkpoints with the same {name}, received {getattr(first, name)} "

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from systems.atari import AtariGame
+from systems.atari import USUAL_POOLED_FRAMES, AtariGame
 from systems.emulation import EmulatorOptions
 from systems.errors import InputError, one_line
 from systems.files import write_json
@@ -67,6 +67,7 @@ class CheckpointConfig:
     restored_from: str | None = None  # directory of the stage before
     restored_weights: str | None = None  # what `utils.checkpoint.digest` said of its weights
     observation_key: str | None = None  # which entry of Dict observations is the image
+    pooled_frames: int = USUAL_POOLED_FRAMES  # emulated frames that a screen of the data combines
     emulator: EmulatorOptions = field(default_factory=EmulatorOptions)  # of the data
     environment: Environment | None = None  # that the data were recorded in; None: the emulator
     devices: int = 1
@@ -84,7 +85,7 @@ class CheckpointConfig:
     @property
     def real_game(self) -> RealGame:
         """The game as the data were recorded; see `begin_real_game`."""
-        return RealGame(self.game, self.frame_skip, self.environment)
+        return RealGame(self.game, self.frame_skip, self.pooled_frames, self.environment)
 
     def begin_real_game(self) -> AtariGame | GymnasiumGame:
         """Returns the game, set as it was when the data were recorded, at an episode's start.
@@ -185,6 +186,9 @@ def _upgraded(content):
         if isinstance(training, dict):
             names = {"predictions": "decoded", "convolution_steps": "pretraining_steps"}
             content["training"] = {names.get(key, key): value for key, value in training.items()}
+    if content.get("frame_skip") == 1:
+        # Before screens could combine frames of the step before, these showed one.
+        content = {"pooled_frames": 1, **content}
     return content
 
 

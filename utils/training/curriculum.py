@@ -10,6 +10,7 @@ from pathlib import Path
 
 import keras
 
+from systems.atari import default_pooled_frames
 from systems.controlled import find_controlled, why_not_replayable
 from systems.dataset import CONTROLLED, Dataset, find_dataset
 from systems.errors import InputError, exit_on_input_error, say
@@ -65,6 +66,13 @@ def train(config: StageConfig) -> None:
         _check_batch_size(config, devices)
         previous = _previous_stage(config)
         data = _datasets(config, devices)
+        pooled_frames = data["training"].pooled_frames
+        if devices.first and previous and previous.config.pooled_frames != pooled_frames:
+            say(
+                f"note: {config.stage.restore} was trained on screens that combine "
+                f"{previous.config.pooled_frames} emulated frames, and these combine "
+                f"{pooled_frames}"
+            )
         control_weight = _control_weight(config, data)
         if control_weight:
             _find_controlled(data, devices)
@@ -206,16 +214,41 @@ def _datasets(config: StageConfig, devices: Devices) -> dict[str, Dataset]:
         )
         if devices.first and (text := data[role].observations.text):
             say(f"observations of the {role} set: {text}")
-        ours, theirs = data[role], data["training"]
-        if devices.first and (ours.frame_skip, ours.emulator) != (
-            theirs.frame_skip,
-            theirs.emulator,
-        ):
+        ours, theirs = (
+            (one.frame_skip, one.pooled_frames, one.emulator)
+            for one in (data[role], data["training"])
+        )
+        if devices.first and ours != theirs:
             say(
-                f"note: the {role} set was recorded with another frame skip or other options of "
-                "the emulator than the training set, so its figures say less"
+                f"note: the {role} set was recorded with another frame skip, other pooled frames "
+                "or other options of the emulator than the training set, so its figures say less"
             )
+    _check_pooled_frames(config, data)
     return data
+
+
+def _check_pooled_frames(config, data):
+    """Refuses recorded sets of which some are older than a game's number of pooled frames.
+
+    Raises:
+        InputError: their screens combine other numbers of frames.
+    """
+    own = [role for role in ROLES if config.given_data(role) is None]
+    numbers = {role: data[role].pooled_frames for role in own}
+    if len(set(numbers.values())) > 1:
+        usual = default_pooled_frames(config.game)
+        text = ", ".join(f"{number} in the {role} set" for role, number in numbers.items())
+        commands = "; ".join(
+            f"python -m systems.record --atari_game={config.game} --policy={config.policy} "
+            f"--num_frames={config.num_frames(role)} --seed={config.data_seed(role)} "
+            f"--data_path={config.data_path} --overwrite"
+            for role, number in numbers.items()
+            if number != usual
+        )
+        raise InputError(
+            f"expected screens that combine equally many emulated frames, received {text}. "
+            f"{config.game} needs {usual}. Record the others again: {commands}"
+        )
 
 
 def _control_weight(config, data: Mapping[str, Dataset], quiet: bool = False) -> float:
@@ -274,6 +307,7 @@ def _settings(config, previous, data, control_weight, devices) -> CheckpointConf
         action_meanings=tuple(training_set.action_meanings),
         warmup=WARMUP,
         frame_skip=training_set.frame_skip,
+        pooled_frames=training_set.pooled_frames,
         training=_training_config(config, data, control_weight),
         data={role: str(dataset.directory) for role, dataset in data.items()},
         observation_key=config.observation_key,

@@ -1,0 +1,55 @@
+"""The colours behind the palette indices of a game's screens."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class Palette:
+    """The colours behind a game's palette indices.
+
+    ALE has no call for them, but RGB and grey screens are fixed functions of the index. Each colour
+    is learned from the frame in which its index first appears.
+
+    Attributes:
+        rgb: [256, 3] uint8, in R, G, B order; zero where `known` is false.
+        grey: [256] uint8; zero where `known` is false.
+        known: [256] bool, the indices seen so far.
+    """
+
+    def __init__(self) -> None:
+        self.rgb = np.zeros((256, 3), np.uint8)
+        self.grey = np.zeros(256, np.uint8)
+        self.known = np.zeros(256, bool)
+        self._known_bytes = b""
+
+    def covers(self, frame: np.ndarray) -> bool:
+        """Returns whether every index in `frame`, uint8 of any shape, has been seen before."""
+        return not frame.tobytes().translate(None, self._known_bytes)
+
+    def learn(self, frame: np.ndarray, rgb: np.ndarray, grey: np.ndarray) -> None:
+        """Adds the colours of one frame and checks those already known.
+
+        Args:
+            frame: [H, W] uint8 palette indices.
+            rgb: [H, W, 3] uint8, the same frame in colour.
+            grey: [H, W] uint8, the same frame in grey.
+
+        Raises:
+            RuntimeError: an index does not always have the same colour.
+        """
+        new_rgb, new_grey = self.rgb.copy(), self.grey.copy()
+        new_rgb[frame], new_grey[frame] = rgb, grey
+        if not (
+            np.array_equal(new_rgb[frame], rgb)
+            and np.array_equal(new_grey[frame], grey)
+            and np.array_equal(new_rgb[self.known], self.rgb[self.known])
+            and np.array_equal(new_grey[self.known], self.grey[self.known])
+        ):
+            raise RuntimeError(
+                "expected every palette index to keep its colour, received a frame in which one "
+                "changed: palette indices cannot stand for this game's screens"
+            )
+        self.rgb, self.grey = new_rgb, new_grey
+        self.known[frame] = True
+        self._known_bytes = np.flatnonzero(self.known).astype(np.uint8).tobytes()
