@@ -16,7 +16,7 @@ TRAINED = results/checkpoints/$*/$(MODEL)
 
 ON_JAX = $(addprefix tests/test_,networks.py pretraining.py predictor.py optimizer.py fast_imagination.py)
 
-.PHONY: test test-fast demo results $(RESULTS) clean
+.PHONY: test test-fast demo results figures $(RESULTS) clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -50,8 +50,11 @@ demo: .venv/installed
 	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --output demo/$(GAME).gif
 
 # What docs/results.md shows: some two hours a game on two cores. `make results-freeway` makes one game's.
-results: $(RESULTS)
-	$(BIN)/python -m benchmarks.results docs/results
+results: $(RESULTS) figures
+
+# The tables and pictures of README and docs, from docs/results/*.json.
+figures: .venv/installed
+	$(BIN)/python -m benchmarks.figures
 
 $(RESULTS): results-%: .venv/installed
 	set -e; mkdir -p docs/results; for variant in compress paper; do \
@@ -60,9 +63,7 @@ $(RESULTS): results-%: .venv/installed
 				--data_path=results/data --train_dir=results/checkpoints; \
 		done; \
 		$(BIN)/python evaluate.py --checkpoint $(TRAINED)/$${variant}_seq_5_reward \
-			--output docs/results/$*_$$variant.json --plot docs/results/$*_$$variant.png; \
-		$(BIN)/python generate_video.py --checkpoint $(TRAINED)/$${variant}_seq_5_reward \
-			--num_frames=30 --seed=1 --output docs/results/$*_$$variant.gif; \
+			--output docs/results/$*_$$variant.json; \
 	done
 	$(BIN)/python generate_video.py --checkpoint $(TRAINED)/paper_seq_5_reward \
 		--checkpoint $(TRAINED)/compress_seq_5_reward --num_frames=24 --seed=1 --output docs/results/$*.gif

@@ -1,0 +1,95 @@
+"""The plots of README and docs, made from the JSON files in docs/results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.pages import read
+from benchmarks.tables import GAMES, PLANS, SIMULATORS, VARIANTS, ratio
+from systems.files import write_whole
+
+COLORS = {"paper": "#1d4ed8", "compress": "#c2410c"}
+SIMULATOR_NAMES = {
+    "compressed": ("imagined", "#c2410c"),
+    "emulator": ("emulator", "#2f7d4f"),
+    "none": ("random", "#94a3b8"),
+}
+
+
+def errors(figure) -> None:
+    """The error over the horizon as a share of repeating the last frame, a panel for each game."""
+    axes = figure.subplots(1, len(GAMES), sharey=True)
+    for axis, (game, title) in zip(axes, GAMES.items(), strict=True):
+        for variant, label in VARIANTS.items():
+            horizons = read(f"{game}_{variant}")["horizons"]
+            steps = [int(horizon) for horizon in horizons]
+            for key, style, what in (("mse", "-", "all"), ("mse_controlled", ":", "controlled")):
+                values = [ratio(row, key) for row in horizons.values()]
+                name = f"{label}, {what} pixels"
+                axis.plot(steps, values, style, color=COLORS[variant], label=name, lw=2)
+        axis.axhline(1, color="0.3", lw=1, ls="--", label="repeating the last frame")
+        axis.set(title=title, xscale="log", yscale="log", xlabel="steps predicted")
+        axis.set_xticks(shown := [1, 10, 100], map(str, shown))
+        axis.set_yticks(shown := [0.01, 0.03, 0.1, 0.3, 1], map(str, shown))
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("error, share of repeating\nthe last frame (lower is better)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+
+
+def planning(figure) -> None:
+    """What the planner earns with each simulator."""
+    axes = figure.subplots(1, len(GAMES))
+    for axis, (game, title) in zip(axes, GAMES.items(), strict=True):
+        plan = read(PLANS[game])["simulators"]
+        for i, simulator in enumerate(reversed(SIMULATORS)):
+            name, color = SIMULATOR_NAMES[simulator]
+            mean, (low, high) = (plan[simulator][key] for key in ("mean_return", "interval"))
+            axis.bar(name, mean, color=color)
+            axis.errorbar(i, mean, [[mean - low], [high - mean]], color="0.2", capsize=4)
+        axis.axhline(0, color="0.3", lw=1)
+        axis.set_title(title)
+        axis.tick_params(axis="x", labelsize=9)
+        axis.grid(axis="y", alpha=0.3)
+    axes[0].set_ylabel("points, 95 % intervals")
+
+
+def speed(figure) -> None:
+    """How many times as fast as its peers this code is."""
+    rows = read("benchmarks")["A"]["rows"]
+    rows = [row for row in rows if row["work"] != "data loading"][::-1]
+    axis = figure.subplots()
+    values = [row["ours"] / row["peer"] for row in rows]
+    labels = [f"{row['work']}: beside {row['peer_is']}" for row in rows]
+    bars = axis.barh(range(len(rows)), values, color="#1d4ed8")
+    white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    axis.bar_label(bars, fmt="%.1f", padding=4, bbox=white)
+    axis.set_yticks(range(len(rows)), labels)
+    axis.axvline(1, color="0.3", lw=1, ls="--")
+    axis.set(xlabel="times as fast, two cores without a GPU")
+    axis.margins(x=0.1)
+
+
+# Of each: what draws it, and its size in inches.
+PLOTS: dict[str, tuple[Callable, tuple[float, float]]] = {
+    "errors.png": (errors, (11, 3.6)),
+    "planning.png": (planning, (11, 2.8)),
+    "speed.png": (speed, (10, 5)),
+}
+
+
+def draw(name: str, path: Path) -> None:
+    """Draws one of `PLOTS` into a file."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    function, size = PLOTS[name]
+    figure = pyplot.figure(figsize=size, layout="constrained")
+    function(figure)
+    # Without the program's version, so that the same figures make the same file.
+    metadata = {"Software": None}
+    write_whole(path, lambda partial: figure.savefig(partial, dpi=100, metadata=metadata))
+    pyplot.close(figure)
