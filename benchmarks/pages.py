@@ -100,7 +100,7 @@ def source(*names: str, note: str = "One run each.") -> str:
     for name in names:
         groups.setdefault(made_by(provenance(name)), []).append(f"`{name}.json`")
     made = "; ".join(f"{', '.join(files)} ({how})" for how, files in groups.items())
-    return f"\n\n{SOURCE}{made}. {note}*"
+    return f"\n\n{SOURCE}{made}. {note}".rstrip() + "*"
 
 
 def copied(name: str, made: dict) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.pages import read
+from benchmarks.speed_tables import PEERS
 from benchmarks.tables import GAMES, PLANS, SIMULATORS, VARIANTS, ratio
 from systems.files import write_whole
 
@@ -57,11 +58,13 @@ def planning(figure) -> None:
 
 def speed(figure) -> None:
     """How many times as fast as its peers this code is."""
-    rows = read("benchmarks")["A"]["rows"]
-    rows = [row for row in rows if row["work"] != "data loading"][::-1]
+    rows = read("benchmarks_a")["rows"]
+    rows = [row for row in rows if row["peer"] and "data loading" not in row["work"]][::-1]
     axis = figure.subplots()
-    values = [row["ours"] / row["peer"] for row in rows]
-    labels = [f"{row['work']}: beside {row['peer_is']}" for row in rows]
+    values = [row["ratio"] for row in rows]
+    peers = [PEERS.get(row["peer_is"], row["peer_is"]) for row in rows]
+    works = [row["work"].partition(" (")[0] for row in rows]
+    labels = [f"{work}: beside {peer}" for work, peer in zip(works, peers, strict=True)]
     bars = axis.barh(range(len(rows)), values, color="#1d4ed8")
     white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     axis.bar_label(bars, fmt="%.1f", padding=4, bbox=white)

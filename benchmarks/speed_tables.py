@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.pages import by_speed, clock, copied, markdown, number, read
+from benchmarks.pages import by_speed, clock, copied, markdown, number, read, source
 
+# How tables name what `python -m benchmarks` calls so.
+PEERS = {"2016": "Keras, frame by frame, float32"}
 STAGES = ("seq_1", "seq_3", "seq_5", "seq_5_reward")
 
 
@@ -85,28 +87,30 @@ def gpu_pretraining() -> str:
 
 def speed(machine: str) -> str:
     """This code beside its peers, on one machine."""
-    kept = read("benchmarks")[machine]
-    heads = ["work", "unit", "ours", "peer", "of the peer", "ratio", "share of the limit"]
+    name = f"benchmarks_{machine}"
+    heads = ["work", "ours", "peer", "of the peer", "ratio", "share of the limit"]
     rows = [
         [
             row["work"],
-            row["unit"],
             by_speed(row["ours"]),
-            row["peer_is"],
+            PEERS.get(row["peer_is"], row["peer_is"]),
             by_speed(row["peer"]),
-            f"{row['ours'] / row['peer']:,.{1 if row['ours'] / row['peer'] < 10 else 0}f}",
-            number(row.get("of_the_limit"), 2),
+            number(row["ratio"], 1 if row["ratio"] < 10 else 0),
+            number(row["of_the_limit"], 2),
         ]
-        for row in kept["rows"]
+        for row in read(name)["rows"]
+        if row["peer"] is not None
     ]
-    return markdown(heads, rows) + copied("benchmarks", kept)
+    return markdown(heads, rows) + source(name, note="")
 
 
-def memory() -> str:
-    """The largest process' memory."""
-    kept = read("benchmarks")["A"]
-    rows = [[work, f"{size:.1f}"] for work, size in kept["memory"].items()]
-    return markdown(["work", "GB at most"], rows) + copied("benchmarks", kept)
+def costs(machine: str) -> str:
+    """What has no peer: memory, and how long until the first step."""
+    name = f"benchmarks_{machine}"
+    rows = [
+        [row["work"], number(row["ours"], 1)] for row in read(name)["rows"] if row["peer"] is None
+    ]
+    return markdown(["work", "ours"], rows) + source(name, note="")
 
 
 def peers() -> str:
@@ -117,11 +121,12 @@ def peers() -> str:
         for row in read("times")["rows"]
         if row["machine"] == "A" and row["beside"] == "nothing"
     ]
-    speeds = {row["work"]: row["ours"] for row in read("benchmarks")["A"]["rows"]}
+    speeds = {row["work"]: by_speed(row["ours"]) for row in read("benchmarks_a")["rows"]}
+    with_frames = speeds["imagination with frames, batch 16 (steps/s)"]
+    latent = speeds["imagination, latent, batch 256 (steps/s)"]
     ours = kept["ours"] | {
         "training": f"{min(alone):.0f} to {max(alone):.0f} minutes on two CPU cores",
-        "imagines": f"{by_speed(speeds['imagination with frames, batch 16'])} frames a second "
-        f"there (16 games), {by_speed(speeds['imagination, latent, batch 256'])} without frames "
+        "imagines": f"{with_frames} frames a second there (16 games), {latent} without frames "
         "(256 games)",
     }
     columns = ("what", "frames", "kind", "training", "imagines")
@@ -135,6 +140,6 @@ TABLES: dict[str, Callable[..., str]] = {
     "i_have": i_have,
     "gpu_pretraining": gpu_pretraining,
     "speed": speed,
-    "memory": memory,
+    "costs": costs,
     "peers": peers,
 }

@@ -86,7 +86,7 @@ def test_every_table_and_every_file_of_figures_is_shown(monkeypatch):
 def test_what_was_measured_says_how():
     for name in pages.read("provenance"):
         made = pages.provenance(name)
-        assert made["command"] and made["date"] and "seed" in made
+        assert made["command"] and made["date"] and made["seeds"]
 
 
 @pytest.mark.parametrize("name", DIAGRAMS)
