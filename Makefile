@@ -16,7 +16,7 @@ TRAINED = results/checkpoints/$*/$(MODEL)
 
 ON_JAX = $(addprefix tests/test_,networks.py pretraining.py predictor.py optimizer.py fast_imagination.py)
 
-.PHONY: test test-fast demo results figures $(RESULTS) clean
+.PHONY: test test-fast demo results hero figures $(RESULTS) clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -50,7 +50,12 @@ demo: .venv/installed
 	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --output demo/$(GAME).gif
 
 # What docs/results.md shows: some two hours a game on two cores. `make results-freeway` makes one game's.
-results: $(RESULTS) figures
+results: $(RESULTS) hero figures
+
+# README's first picture.
+hero: .venv/installed
+	$(BIN)/python -m benchmarks.clips --video docs/pictures/hero.gif \
+		$(foreach game,$(subst results-,,$(RESULTS)),--checkpoint results/checkpoints/$(game)/$(MODEL)/paper_seq_5_reward)
 
 # The tables and pictures of README and docs, from docs/results/*.json.
 figures: .venv/installed

@@ -1,7 +1,8 @@
 """Writes the tables and pictures of README and docs anew, from the JSON files in docs/results.
 
 Tables stand in the pages between comments that name them. Diagrams and plots go to docs/pictures.
-Clips need checkpoints and are made by `make results`.
+Clips need checkpoints and are made by `make results`. The plot of a training is left out where no
+`python -m benchmarks.curve` has written its file.
 """
 
 from __future__ import annotations
@@ -47,14 +48,15 @@ def write_tables() -> None:
 
 def write_pictures(directory: Path) -> None:
     """Writes the diagrams and plots."""
-    from benchmarks.plots import PLOTS, draw
+    from benchmarks.plots import draw, drawable
 
     directory.mkdir(parents=True, exist_ok=True)
     for name, diagram in DIAGRAMS.items():
         write_whole(directory / name, lambda partial, make=diagram: partial.write_text(make()))
-    for name in PLOTS:
+    plots = drawable()
+    for name in plots:
         draw(name, directory / name)
-    say(f"wrote {len(DIAGRAMS) + len(PLOTS)} pictures to {directory}")
+    say(f"wrote {len(DIAGRAMS) + len(plots)} pictures to {directory}")
 
 
 if __name__ == "__main__":

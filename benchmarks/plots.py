@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+from benchmarks import pages
 from benchmarks.pages import read
 from benchmarks.speed_tables import PEERS
 from benchmarks.tables import GAMES, PLANS, SIMULATORS, VARIANTS, ratio
@@ -74,12 +76,55 @@ def speed(figure) -> None:
     axis.margins(x=0.1)
 
 
-# Of each: what draws it, and its size in inches.
-PLOTS: dict[str, tuple[Callable, tuple[float, float]]] = {
-    "errors.png": (errors, (11, 3.6)),
-    "planning.png": (planning, (11, 2.8)),
-    "speed.png": (speed, (10, 5)),
+def demo(figure) -> None:
+    """How loss and errors fall while `make demo` trains, by the clock; stages are shaded."""
+    kept = read("demo")
+    loss, error = figure.subplots(2, 1, sharex=True)
+    loss.plot(*zip(*kept["loss"], strict=True), color="0.3", lw=2)
+    loss.set(yscale="log", ylabel="loss of pretraining")
+    for color, (horizon, points) in zip(
+        ("#1d4ed8", "#2f7d4f", "#c2410c"), kept["errors"].items(), strict=True
+    ):
+        name = f"{horizon} step{'s' if horizon != '1' else ''} ahead"
+        error.plot(*zip(*points, strict=True), "o-", color=color, label=name, lw=2, ms=4)
+    error.set(yscale="log", xlabel="minutes", ylabel="error, share of\nrepeating the last frame")
+    error.legend(fontsize="small")
+    for axis in (loss, error):
+        for which in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+            which(lambda value, _: f"{value:g}")
+        axis.tick_params(axis="y", which="both", labelsize=8)
+    for i, stage in enumerate(kept["stages"]):
+        for axis in (loss, error):
+            axis.axvspan(stage["began"], stage["ended"], color="0.95" if i % 2 else "0.88", lw=0)
+        middle = (stage["began"] + stage["ended"]) / 2
+        name = stage["name"].partition("_")[2].replace("_", " ")
+        loss.text(middle, 1.02, name, transform=loss.get_xaxis_transform(), ha="center", size=8)
+
+
+class Plot(NamedTuple):
+    """What draws a plot, its size in inches, and the files in docs/results that it needs."""
+
+    function: Callable
+    size: tuple[float, float]
+    files: tuple[str, ...]
+
+
+MEASURED = tuple(f"{game}_{variant}" for game in GAMES for variant in VARIANTS)
+PLOTS = {
+    "errors.png": Plot(errors, (11, 3.6), MEASURED),
+    "planning.png": Plot(planning, (11, 2.8), tuple(PLANS.values())),
+    "speed.png": Plot(speed, (10, 5), ("benchmarks_a",)),
+    "demo.png": Plot(demo, (9, 5), ("demo",)),
 }
+
+
+def drawable() -> list[str]:
+    """The plots whose files are there."""
+    return [
+        name
+        for name, plot in PLOTS.items()
+        if all((pages.RESULTS / f"{file}.json").exists() for file in plot.files)
+    ]
 
 
 def draw(name: str, path: Path) -> None:
@@ -89,9 +134,9 @@ def draw(name: str, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    function, size = PLOTS[name]
-    figure = pyplot.figure(figsize=size, layout="constrained")
-    function(figure)
+    plot = PLOTS[name]
+    figure = pyplot.figure(figsize=plot.size, layout="constrained")
+    plot.function(figure)
     # Without the program's version, so that the same figures make the same file.
     metadata = {"Software": None}
     write_whole(path, lambda partial: figure.savefig(partial, dpi=100, metadata=metadata))
