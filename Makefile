@@ -25,7 +25,7 @@ TRAINED = results/checkpoints/$*/$(MODEL)
 
 ON_JAX = $(addprefix tests/test_,networks.py pretraining.py predictor.py optimizer.py fast_imagination.py)
 
-.PHONY: test test-fast demo train results $(RESULTS) lunar_lander doom clean
+.PHONY: test test-fast demo train results hero figures $(RESULTS) lunar_lander doom clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -64,8 +64,16 @@ train: .venv/installed
 	@$(BIN)/python -m utils.watching.summary checkpoints/$(GAME)/$(MODEL)
 
 # What docs/results.md shows: some two hours a game on two cores. `make results-freeway` makes one game's.
-results: $(RESULTS)
-	$(BIN)/python -m benchmarks.results docs/results
+results: $(RESULTS) hero figures
+
+# README's first picture.
+hero: .venv/installed
+	$(BIN)/python -m benchmarks.clips --video docs/pictures/hero.gif \
+		$(foreach game,$(subst results-,,$(RESULTS)),--checkpoint results/checkpoints/$(game)/$(MODEL)/paper_seq_5_reward)
+
+# The tables and pictures of README and docs, from docs/results/*.json.
+figures: .venv/installed
+	$(BIN)/python -m benchmarks.figures
 
 $(RESULTS): results-%: .venv/installed
 	set -e; mkdir -p docs/results; for variant in compress paper; do \
@@ -74,9 +82,7 @@ $(RESULTS): results-%: .venv/installed
 				--data_path=results/data --train_dir=results/checkpoints; \
 		done; \
 		$(BIN)/python evaluate.py --checkpoint $(TRAINED)/$${variant}_seq_5_reward \
-			--json docs/results/$*_$$variant.json --plot docs/results/$*_$$variant.png; \
-		$(BIN)/python generate_video.py --checkpoint $(TRAINED)/$${variant}_seq_5_reward \
-			--horizon=30 --seed=1 --video docs/results/$*_$$variant.gif; \
+			--json docs/results/$*_$$variant.json; \
 	done
 	$(BIN)/python generate_video.py --checkpoint $(TRAINED)/paper_seq_5_reward \
 		--checkpoint $(TRAINED)/compress_seq_5_reward --horizon=24 --seed=1 --video docs/results/$*.gif

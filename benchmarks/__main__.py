@@ -11,8 +11,6 @@ With KERAS_BACKEND=jax on a machine with an NVIDIA GPU, both sides compute there
 batches and without "2016". TensorFlow need not be installed for that.
 """
 
-import datetime
-import platform
 import tempfile
 from pathlib import Path
 
@@ -66,21 +64,19 @@ def measure_and_print(
     from benchmarks.child import in_new_process
     from benchmarks.comparisons import COMPARISONS
     from systems.controlled import find_controlled
-    from systems.files import num_cores, write_json
+    from systems.files import write_json
+    from systems.provenance import made
     from systems.record import record
 
     with tempfile.TemporaryDirectory() as directory:
         data = str(record("freeway", "persistent", num_frames, 1, directory))
         find_controlled(data)
         limits = in_new_process("limits.machine")
-        names = (limits["device"], f"{_processor()}, {num_cores()} cores")
-        about = {
-            "date": datetime.date.today().isoformat(),
-            "machine": ", ".join(filter(None, names)),
-            "limits": limits,
-        }
+        about = {"made": made(data=1), "limits": limits}
+        if limits["device"]:
+            about["made"]["machine"] = f"{limits['device']}, {about['made']['machine']}"
         print(
-            f"{about['machine']}, {about['date']}: "
+            f"{about['made']['machine']}, {about['made']['date']}: "
             f"{limits['bfloat16'] / 1e9:.0f} GFLOP/s bfloat16, "
             f"{limits['float32'] / 1e9:.0f} float32, {limits['bandwidth'] / 1e9:.0f} GB/s\n"
         )
@@ -93,15 +89,6 @@ def measure_and_print(
                 print(_line(row), flush=True)
         if output:
             write_json(output, {**about, "rows": rows})
-
-
-def _processor():
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _line(row):

@@ -1,6 +1,6 @@
 """Importing this module registers CompressedAtari-v0, see `utils.acting.gymnasium_env`.
 
-The README names this import. It is the only module of this package that imports `utils`.
+docs/tools.md names this import. It is the only module of this package that imports `utils`.
 """
 
 from utils.acting.gymnasium_env import CompressedAtariEnv, CompressedAtariVectorEnv

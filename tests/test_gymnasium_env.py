@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-import systems.compressed_env  # noqa: F401 - registers CompressedAtari-v0, as the README has it
+import systems.compressed_env  # noqa: F401 - registers CompressedAtari-v0, as docs/tools.md has it
 from model.predictor import FramePredictor
 from systems.dataset import Dataset
 from systems.errors import InputError

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("model", "systems", "utils")
 # What each package may import of the others. Scripts and benchmarks stand on all of them.
 MAY_IMPORT = {"model": {"model"}, "systems": {"systems"}, "utils": set(PACKAGES)}
-# It registers the environment for the import that the README names, and nothing imports it.
+# It registers the environment for the import that docs/tools.md names, and nothing imports it.
 EXCEPTIONS = {("systems/compressed_env.py", "utils")}
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 EVERYTHING = [*MODULES, *ROOT.glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]

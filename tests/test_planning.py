@@ -232,7 +232,9 @@ def test_the_sequences_that_are_tried_are_recorded(
     output = tmp_path / "results.json"
     few = {"simulators": ("none",), "num_episodes": 1, "max_episode_steps": 3, "json": output}
     compare(checkpoint, method=method, num_rollouts=asked, **few)
-    assert json.loads(output.read_text())["num_rollouts"] == tried
+    results = json.loads(output.read_text())
+    assert results["num_rollouts"] == tried
+    assert results["made"]["seeds"] == {"playing": 0, "training": 0}
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux has it")

@@ -1,6 +1,6 @@
 """Playing in the model: the twin game, the server's protocol, the page in a real browser.
 
-The README's screenshot is made by the test of the page, with a trained checkpoint:
+The screenshot of docs/tools.md is made by the test of the page, with a trained checkpoint:
 
     PLAY_CHECKPOINT=DIR PLAY_SCREENSHOT=docs/play.png pytest tests/test_play.py -k page
 """

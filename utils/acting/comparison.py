@@ -10,6 +10,7 @@ import numpy as np
 from systems.errors import InputError, check_writable, say
 from systems.files import num_cores, write_json
 from systems.planning import Planner, Play, play_in_processes, play_side_by_side
+from systems.provenance import made
 from utils.checkpoint import Checkpoint
 from utils.start import import_keras
 from utils.watching import video
@@ -70,6 +71,7 @@ def compare_simulators(settings: ComparisonSettings) -> None:
         "episodes": settings.num_episodes,
         "max_steps": settings.max_episode_steps,
         "seed": settings.seed,
+        "made": made(playing=settings.seed, training=config.training.seed),
         "simulators": {},
     }
     for name in settings.simulators:

@@ -15,6 +15,7 @@ from systems.controlled_futures import controlled_pixels
 from systems.dataset import Dataset
 from systems.errors import InputError, say
 from systems.files import write_json
+from systems.provenance import made
 from systems.windows import Windows, WindowSpec, sample
 from utils.checkpoint import Checkpoint
 from utils.start import import_keras
@@ -80,7 +81,8 @@ class HeldOutPlay:
         """Measures one checkpoint.
 
         Returns:
-            dict of checkpoint, game and dataset, and the results of `evaluation.evaluate`.
+            dict of checkpoint, game, dataset, how this was made, and the results of
+            `evaluation.evaluate`.
 
         Raises:
             InputError: no episode reaches a horizon, or data or weights cannot be read.
@@ -91,6 +93,7 @@ class HeldOutPlay:
             "checkpoint": str(checkpoint.directory),
             "game": checkpoint.config.game,
             "dataset": str(dataset.directory),
+            "made": made(windows=self.seed, training=checkpoint.config.training.seed),
             **self._evaluate(checkpoint, dataset, horizons),
         }
 

@@ -1,0 +1,115 @@
+"""Writes how losses and errors fell in a training, by the clock, as JSON for `benchmarks.plots`.
+
+It reads the TensorBoard logs of all stages in a directory, such as those of `make demo`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from systems.arguments import TRAINED, Parser
+from systems.errors import InputError, check_writable, exit_on_input_error, say, user_path
+
+STAGES = ("seq_1", "seq_3", "seq_5", "seq_5_reward")
+HORIZONS = (1, 10, 30)
+PRETRAINING = "pretraining/"  # what tags of pretraining begin with
+
+
+def main() -> None:
+    """Writes by the command line's flags."""
+    args = parser().parse_args()
+    with exit_on_input_error():
+        check_writable(args.json)
+        from systems.files import write_json
+        from systems.provenance import made
+
+        write_json(args.json, {"made": made(), **curve(args.stages)})
+        say(f"wrote {args.json}")
+
+
+def parser() -> Parser:
+    """The command line."""
+    command = "python -m benchmarks.curve"
+    parser = Parser(
+        __doc__,
+        prog=command,
+        examples=[f"{command} --stages {TRAINED} --json docs/results/demo.json"],
+    )
+    add = parser.add_argument
+    add("--stages", required=True, type=user_path, metavar="DIR", help="where the stages lie")
+    add("--json", required=True, type=user_path, metavar="FILE", help="what is written")
+    return parser
+
+
+def curve(directory: Path) -> dict:
+    """What all stages of a variant have logged, in minutes since the first one began.
+
+    Args:
+        directory: of the stages, such as `demo/checkpoints/freeway/lstm_84x84x1`.
+
+    Returns:
+        dict of stages: name, began and ended, in minutes; loss: [minute, value] of pretraining; and
+        errors: by horizon, [minute, value] over that of repeating the last frame.
+
+    Raises:
+        InputError: there is no such log.
+    """
+    logs = [logged for stage in STAGES for logged in _logged(directory, stage)]
+    if not logs:
+        raise InputError(f"expected stages with logs in {directory}, found none. Train there first")
+    began = logs[0][1][0][0]
+
+    def minutes(time):
+        return round((time - began) / 60, 3)
+
+    def ratios(horizon):
+        points = []
+        for _, events in logs:
+            errors = {}
+            for time, tag, value in events:
+                for prefix in (PRETRAINING, ""):
+                    name = f"{prefix}error_at_step_{horizon}/mse"
+                    if tag in (name, f"{name}_repeat_last"):
+                        errors.setdefault((prefix, round(time)), {})[tag == name] = time, value
+            for pair in errors.values():
+                if len(pair) == 2:
+                    points.append([minutes(pair[True][0]), pair[True][1] / pair[False][1]])
+        return points
+
+    return {
+        "stages": [
+            {"name": name, "began": minutes(events[0][0]), "ended": minutes(events[-1][0])}
+            for name, events in logs
+        ],
+        "loss": [
+            [minutes(time), value]
+            for _, events in logs
+            for time, tag, value in events
+            if tag == "pretraining_loss"
+        ],
+        "errors": {str(horizon): ratios(horizon) for horizon in HORIZONS},
+    }
+
+
+def _logged(directory, stage):
+    """A stage's name and its events: time, tag and value, at most once."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.util.tensor_util import make_ndarray
+
+    for logs in sorted(directory.glob(f"*_{stage}/logs")):
+        events = []
+        for file in sorted(logs.glob("events.*")):
+            for event in EventFileLoader(str(file)).Load():
+                for value in event.summary.value:
+                    if value.metadata.plugin_data.plugin_name == "scalars":
+                        number = float(make_ndarray(value.tensor))
+                        events.append((event.wall_time, value.tag, number))
+                if not event.summary.value:
+                    events.append((event.wall_time, "", 0.0))
+        if events:
+            yield logs.parent.name, sorted(events)
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The tables of README and docs that are about time, memory and speed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks.pages import by_speed, clock, copied, markdown, number, read, source
+
+# How tables name what `python -m benchmarks` calls so.
+PEERS = {"2016": "Keras, frame by frame, float32"}
+STAGES = ("seq_1", "seq_3", "seq_5", "seq_5_reward")
+
+
+def machines() -> str:
+    """What the letters of machines stand for."""
+    heads = ["machine", "stands for", "processor", "matrix products, memory"]
+    return markdown(
+        heads,
+        [
+            [letter, machine["stands for"], machine["processor"], machine["rates"]]
+            for letter, machine in read("machines").items()
+        ],
+    )
+
+
+def times() -> str:
+    """How long the four stages take, by the clock."""
+    heads = ["", "machine", *(f"`{stage}`" for stage in STAGES), "minutes in all", "beside it"]
+    kept = read("times")
+    rows = [
+        [
+            row["what"],
+            row["machine"],
+            *map(clock, row["seconds"]),
+            f"{sum(row['seconds']) / 60:.0f}",
+            row["beside"],
+        ]
+        for row in kept["rows"]
+    ]
+    commits = ", ".join(row["commit"] for row in kept["rows"])
+    dates = " and ".join(sorted({row["date"] for row in kept["rows"]}))
+    made = {"commit": commits, "date": dates, "machine": "as above", "note": kept["note"]}
+    return markdown(heads, rows) + copied("times", made)
+
+
+def i_have() -> str:
+    """Which command suits which machine, and how long it takes there."""
+    kept = read("times")
+    full = [sum(row["seconds"]) for row in kept["rows"] if row["machine"] in ("A", "B")]
+    gpu = [row["seconds"] for row in kept["pretraining"]["rows"]]
+    page = "docs/performance.md"
+    rows = [
+        [
+            "two cores with bfloat16",
+            "`make train GAME=pong VARIANT=paper`",
+            f"[{_minutes(full)}]({page})",
+        ],
+        [
+            "a laptop without bfloat16",
+            "`make demo`, or `make train` overnight",
+            f"{kept['demo_float32']} for the demo",
+        ],
+        [
+            "one GPU",
+            "`make train GAME=pong MODEL=lstm_210x160x3`",
+            f"[pretraining, most of it: {_minutes(gpu)}]({page}#on-a-gpu)",
+        ],
+        [
+            "several machines",
+            f"[one process each, on JAX]({page}#several-devices)",
+            "not measured",
+        ],
+    ]
+    return markdown(["I have", "command", "time"], rows)
+
+
+def _minutes(seconds):
+    return f"{min(seconds) / 60:.0f} to {max(seconds) / 60:.0f} minutes"
+
+
+def gpu_pretraining() -> str:
+    """How long the full frames' pretraining takes on a GPU."""
+    kept = read("times")["pretraining"]
+    rows = [[row["what"], clock(row["seconds"])] for row in kept["rows"]]
+    return markdown(["full frames, pretraining", "minutes"], rows) + copied("times", kept)
+
+
+def speed(machine: str) -> str:
+    """This code beside its peers, on one machine."""
+    name = f"benchmarks_{machine}"
+    heads = ["work", "ours", "peer", "of the peer", "ratio", "share of the limit"]
+    rows = [
+        [
+            row["work"],
+            by_speed(row["ours"]),
+            PEERS.get(row["peer_is"], row["peer_is"]),
+            by_speed(row["peer"]),
+            number(row["ratio"], 1 if row["ratio"] < 10 else 0),
+            number(row["of_the_limit"], 2),
+        ]
+        for row in read(name)["rows"]
+        if row["peer"] is not None
+    ]
+    return markdown(heads, rows) + source(name, note="")
+
+
+def costs(machine: str) -> str:
+    """What has no peer: memory, and how long until the first step."""
+    name = f"benchmarks_{machine}"
+    rows = [
+        [row["work"], number(row["ours"], 1)] for row in read(name)["rows"] if row["peer"] is None
+    ]
+    return markdown(["work", "ours"], rows) + source(name, note="")
+
+
+def peers() -> str:
+    """Other people's world models of Atari games, as they state their figures."""
+    kept = read("peers")
+    alone = [
+        sum(row["seconds"]) / 60
+        for row in read("times")["rows"]
+        if row["machine"] == "A" and row["beside"] == "nothing"
+    ]
+    speeds = {row["work"]: by_speed(row["ours"]) for row in read("benchmarks_a")["rows"]}
+    with_frames = speeds["imagination with frames, batch 16 (steps/s)"]
+    latent = speeds["imagination, latent, batch 256 (steps/s)"]
+    ours = kept["ours"] | {
+        "training": f"{min(alone):.0f} to {max(alone):.0f} minutes on two CPU cores",
+        "imagines": f"{with_frames} frames a second there (16 games), {latent} without frames "
+        "(256 games)",
+    }
+    columns = ("what", "frames", "kind", "training", "imagines")
+    rows = [[row[key] for key in columns] for row in [ours, *kept["rows"]]]
+    return markdown(["", "frames", "model", "training", "imagines"], rows)
+
+
+TABLES: dict[str, Callable[..., str]] = {
+    "machines": machines,
+    "times": times,
+    "i_have": i_have,
+    "gpu_pretraining": gpu_pretraining,
+    "speed": speed,
+    "costs": costs,
+    "peers": peers,
+}

@@ -1,0 +1,295 @@
+"""The tables of README and docs, made from the JSON files in docs/results.
+
+Errors are shares of the error of repeating the last real frame.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks import speed_tables
+from benchmarks.pages import SOURCE, copied, markdown, number, read, source
+from model.operations import parameters
+from model.presets import PRESETS
+
+GAMES = {
+    "freeway": "Freeway",
+    "pong": "Pong",
+    "ms_pacman": "Ms. Pac-Man",
+    "space_invaders": "Space Invaders",
+}
+VARIANTS = {"paper": "paper", "compress": "compression"}  # by the names of files
+PLANS = {"freeway": "freeway_plan_40"} | {game: f"{game}_plan" for game in [*GAMES][1:]}
+PIXELS = (("mse", "all"), ("mse_moving", "moving"), ("mse_controlled", "controlled"))
+
+
+def ratio(row: dict, key: str, of: str = "repeat_last") -> float | None:
+    """An error of one horizon as a share of the same error under a guess; None if not measured."""
+    error, guess = row.get(key), row.get(f"{key}_{of}")
+    return error / guess if error is not None and guess else None
+
+
+def readme() -> str:
+    """The four games, both variants, at 5 and 30 steps."""
+    heads = ["", "paper: 5 steps", "30 steps", "compression: 5 steps", "30 steps"]
+    rows = []
+    for game, title in GAMES.items():
+        cells = [
+            number(ratio(read(f"{game}_{variant}")["horizons"][horizon], "mse"), 2)
+            for variant in VARIANTS
+            for horizon in ("5", "30")
+        ]
+        rows.append([title, *cells])
+    more = "[results](docs/results.md), with commits and machines"
+    return markdown(heads, rows) + f"\n\n{SOURCE}{more}.*"
+
+
+def at_a_glance() -> str:
+    """A row for each game, variant and network."""
+    horizons = ("1", "5", "10", "30", "100")
+    heads = ["", "1 step", *horizons[1:], "controlled, 5", "shuffled, 5", "reward within 5"]
+    names = [(f"{game}_{variant}", GAMES[game], variant) for game in GAMES for variant in VARIANTS]
+    names += [
+        (f"ms_pacman_full_{variant}", "Ms. Pac-Man, full frames", variant) for variant in VARIANTS
+    ]
+    rows = []
+    for name, title, variant in names:
+        result = read(name)
+        five = result["horizons"]["5"]
+        last = Path(result["checkpoint"]).name.removeprefix(f"{variant}_")
+        after = "" if last == "seq_5_reward" else f", after `{last}`"
+        rows.append(
+            [
+                f"{title}, {VARIANTS[variant]}{after}",
+                *(number(ratio(result["horizons"][horizon], "mse")) for horizon in horizons),
+                number(ratio(five, "mse_controlled")),
+                number(ratio(five, "mse_controlled", "shuffled_actions")),
+                _reward(result, "5"),
+            ]
+        )
+    return markdown(heads, rows) + source(*(name for name, *_ in names))
+
+
+def _reward(result, horizon):
+    """The average precision of each sign that occurs."""
+    within = result["reward"]["average_precision_within"].get(horizon, {})
+    found = [(sign, value) for sign, value in within.items() if value is not None]
+    if len(found) == 1:
+        return number(found[0][1], 2)
+    words = {"-1": "lost", "1": "won"}
+    return ", ".join(f"{words[sign]} {value:.2f}" for sign, value in found) or "-"
+
+
+def game(name: str) -> str:
+    """A game's errors by horizon, by pixel set and variant."""
+    files = [f"{name}_{variant}" for variant in VARIANTS]
+    results = [read(file) for file in files]
+    heads = ["steps"]
+    for variant in VARIANTS.values():
+        heads += [f"{variant}: all", "moving", "controlled", "shuffled"]
+    rows = []
+    for horizon in results[0]["horizons"]:
+        cells = []
+        for result in results:
+            errors = result["horizons"][horizon]
+            cells += [number(ratio(errors, key)) for key, _ in PIXELS]
+            cells.append(number(ratio(errors, "mse_controlled", "shuffled_actions")))
+        rows.append([horizon, *cells])
+    return markdown(heads, rows) + source(*files)
+
+
+def rewards() -> str:
+    """How well rewards are predicted, by game, variant and sign."""
+    horizons = ("1", "3", "5", "10", "30")
+    heads = ["", "share of steps", "within 1", *horizons[1:]]
+    rows, files = [], []
+    for name, title in GAMES.items():
+        for variant, label in VARIANTS.items():
+            files.append(f"{name}_{variant}")
+            reward = read(files[-1])["reward"]
+            signs = [sign for sign, rate in reward["positive_rate"].items() if rate]
+            for sign in signs:
+                of = "" if len(signs) == 1 else f", {'won' if sign == '1' else 'lost'}"
+                within = [
+                    number(reward["average_precision_within"][horizon].get(sign), 2)
+                    for horizon in horizons
+                ]
+                share = f"{reward['positive_rate'][sign]:.1%}"
+                rows.append([f"{title}{of}, {label}", share, *within])
+    return markdown(heads, rows) + source(*files)
+
+
+def returns() -> str:
+    """The error of the rewards summed up, beside that of predicting none."""
+    horizons = ("5", "10", "30", "100")
+    heads = ["", *(f"{horizon} steps" for horizon in horizons)]
+    rows, files = [], []
+    for name, title in GAMES.items():
+        for variant, label in VARIANTS.items():
+            files.append(f"{name}_{variant}")
+            reward = read(files[-1])["reward"]
+            cells = [
+                f"{reward['cumulative_error'][horizon]:.2f} "
+                f"({reward['cumulative_error_zero'][horizon]:.2f})"
+                for horizon in horizons
+            ]
+            rows.append([f"{title}, {label}", *cells])
+    return markdown(heads, rows) + source(*files)
+
+
+def planning() -> str:
+    """What the planner earns with each simulator, and how fast it decides."""
+    heads = ["", "steps ahead", "episodes x steps", "compressed", "emulator", "random actions"]
+    heads += ["share kept", "decisions a second: compressed", "emulator", "ratio"]
+    rows = []
+    for name, title in GAMES.items():
+        plan = read(PLANS[name])
+        by = plan["simulators"]
+        cells = [_with_interval(by[key]["mean_return"], by[key]["interval"]) for key in SIMULATORS]
+        kept = plan["share_kept"]
+        speeds = [by[key]["decisions_per_second"] for key in ("compressed", "emulator")]
+        rows.append(
+            [
+                title,
+                str(plan["horizon"]),
+                f"{len(by['compressed']['returns'])} x {max(by['compressed']['steps'])}",
+                *cells,
+                _with_interval(kept["share"], kept["interval"], 2),
+                *(number(speed, 1) for speed in speeds),
+                number(speeds[0] / speeds[1], 1),
+            ]
+        )
+    return markdown(heads, rows) + source(*PLANS.values(), note="Brackets: 95 % intervals.")
+
+
+SIMULATORS = ("compressed", "emulator", "none")
+
+
+def _with_interval(value, interval, digits=1):
+    low, high = (f"{end:,.{digits}f}" for end in interval)
+    return f"{value:,.{digits}f} [{low}, {high}]"
+
+
+def players() -> str:
+    """Trained on one player, tested on another."""
+    heads = ["trained on, tested on", "1 step", "3", "5", "10", "30", "controlled, 5"]
+    heads.append("reward within 5")
+    rows, files = [], []
+    for trained in ("random", "lookahead"):
+        for tested in ("random", "lookahead"):
+            files.append(f"ms_pacman_compress_{trained}_on_{tested}")
+            result = read(files[-1])
+            errors = [
+                number(ratio(result["horizons"][horizon], "mse"))
+                for horizon in ("1", "3", "5", "10", "30")
+            ]
+            controlled = number(ratio(result["horizons"]["5"], "mse_controlled"))
+            rows.append([f"{trained}, {tested}", *errors, controlled, _reward(result, "5")])
+    return markdown(heads, rows) + source(*files)
+
+
+def pretraining() -> str:
+    """Pong's compression variant from random weights and from pretraining."""
+    files = {"pong_before": "none", "pong_compress": "18,000 steps (default)"}
+    heads = ["pretraining", "1 step", "5", "10", "30", "controlled, 5", "lost points within 5"]
+    rows = []
+    for file, label in files.items():
+        result = read(file)
+        errors = [
+            number(ratio(result["horizons"][horizon], "mse")) for horizon in ("1", "5", "10", "30")
+        ]
+        lost = result["reward"]["average_precision_within"]["5"]["-1"]
+        controlled = number(ratio(result["horizons"]["5"], "mse_controlled"))
+        rows.append([label, *errors, controlled, number(lost, 2)])
+    return markdown(heads, rows) + source(*files)
+
+
+def experiment(name: str) -> str:
+    """A table of `experiments.json`, whose figures were copied from an earlier page."""
+    kept = read("experiments")[name]
+    digits = [2 if "within" in head or "at 1" in head else 3 for head in kept["heads"]]
+    rows = [
+        [row[0], *(number(value, d) for value, d in zip(row[1:], digits[1:], strict=True))]
+        for row in kept["rows"]
+    ]
+    if "then" in kept:
+        file, label = kept["then"]
+        result = read(file)
+        horizons = [head.split()[0] for head in kept["heads"][1:-1]]
+        cells = [number(ratio(result["horizons"][horizon], "mse")) for horizon in horizons]
+        rows.append([label, *cells, _reward(result, "5")])
+    return markdown(kept["heads"], rows) + copied("experiments", kept)
+
+
+def network_parameters() -> str:
+    """How many parameters each part of the two networks has."""
+    counts = {name: parameters(preset, 18) for name, preset in PRESETS.items() if name in _NETWORKS}
+    rows = [
+        [part.replace("_", " "), *(f"{getattr(count, part):,}" for count in counts.values())]
+        for part in next(iter(counts.values()))._fields
+    ]
+    rows.append(["all", *(f"{sum(count):,}" for count in counts.values())])
+    return markdown(["part", *(f"`{name}`" for name in counts)], rows)
+
+
+_NETWORKS = ("lstm_84x84x1", "lstm_210x160x3")
+
+
+def layers(name: str) -> str:
+    """The convolutions of a network, in order."""
+    preset = PRESETS[name]
+    height, width, _ = preset.frame_shape
+    rows = []
+    for conv in preset.encoder:
+        height, width = math.ceil(height / conv.stride), math.ceil(width / conv.stride)
+        rows.append(["convolution", conv, (height, width)])
+    for conv, size in zip(preset.decoder, preset.decoder_sizes(), strict=True):
+        rows.append(["transposed convolution", conv, size])
+    heads = [f"`{name}`", "kernel", "stride", "output"]
+    return markdown(
+        heads,
+        [
+            [
+                kind,
+                f"{conv.size} x {conv.size}",
+                str(conv.stride),
+                f"{height} x {width} x {conv.filters}",
+            ]
+            for kind, conv, (height, width) in rows
+        ],
+    )
+
+
+def stages() -> str:
+    """What each stage trains on, from the scripts themselves."""
+    heads = ["stage", "variant", "pretraining steps", "steps", "predicts ahead", "compared"]
+    rows = []
+    for variant, label in VARIANTS.items():
+        for stage in speed_tables.STAGES:
+            base, reward, _ = stage.partition("_reward")
+            facts = import_module(f"{variant}_{base}_train{reward}").STAGE
+            ahead = str(facts.horizon) if facts.feed_back else f"1, {facts.horizon} times"
+            steps = f"{facts.pretraining_steps:,}" if facts.pretraining_steps else "-"
+            compared = str(facts.decoded) + (", and the reward" if facts.reward_weight else "")
+            rows.append([f"`{stage}`", label, steps, str(facts.max_steps), ahead, compared])
+    return markdown(heads, rows)
+
+
+TABLES: dict[str, Callable[..., str]] = {
+    "readme": readme,
+    "at_a_glance": at_a_glance,
+    "game": game,
+    "rewards": rewards,
+    "returns": returns,
+    "planning": planning,
+    "players": players,
+    "pretraining": pretraining,
+    "experiment": experiment,
+    "parameters": network_parameters,
+    "layers": layers,
+    "stages": stages,
+    **speed_tables.TABLES,
+}

@@ -1,0 +1,67 @@
+"""How a training went, read from its TensorBoard logs and drawn."""
+
+import json
+import time
+
+import pytest
+
+from benchmarks import curve, pages, plots
+from systems.errors import InputError
+from utils.training.tensorboard import Logs
+
+
+def errors(mse, repeat_last):
+    return {
+        f"error_at_step_{horizon}/{key}": value * horizon
+        for horizon in curve.HORIZONS
+        for key, value in (("mse", mse), ("mse_repeat_last", repeat_last), ("psnr", 9.0))
+    }
+
+
+@pytest.fixture
+def stages(tmp_path, monkeypatch):
+    """Two stages' logs: 5 minutes of pretraining and a minute of training, then two minutes."""
+    now = [1e9]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    for stage in ("seq_1", "seq_3"):
+        logs = Logs(tmp_path / f"paper_{stage}" / "logs")
+        if stage == "seq_1":
+            for step in (100, 200):
+                now[0] += 150
+                logs.scalars(step, {"pretraining_loss": 900.0 / step})
+            at_the_end = errors(4.0, 8.0)
+            logs.scalars(200, {f"pretraining/{tag}": value for tag, value in at_the_end.items()})
+        now[0] += 60
+        logs.scalars(20, {"loss": 1.0, **errors(1.0, 8.0)})
+        logs.close()
+        now[0] += 60
+    return tmp_path
+
+
+def test_the_curve_of_a_training(stages):
+    found = curve.curve(stages)
+    names = [stage["name"] for stage in found["stages"]]
+    assert names == ["paper_seq_1", "paper_seq_3"]
+    first, second = found["stages"]
+    # The first event of a file is its writer's own, of the real clock.
+    assert second["ended"] - first["ended"] == pytest.approx(2)
+    (early, _), (late, _) = found["loss"]
+    assert [value for _, value in found["loss"]] == [9.0, 4.5]
+    assert late - early == pytest.approx(2.5)
+    for horizon in curve.HORIZONS:
+        assert [ratio for _, ratio in found["errors"][str(horizon)]] == [0.5, 0.125, 0.125]
+
+
+def test_without_logs_there_is_no_curve(tmp_path):
+    with pytest.raises(InputError, match="expected stages with logs in .*, found none"):
+        curve.curve(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_curve_is_drawn(stages, tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    assert plots.drawable() == []
+    (tmp_path / "demo.json").write_text(json.dumps(curve.curve(stages)))
+    assert plots.drawable() == ["demo.png"]
+    plots.draw("demo.png", tmp_path / "demo.png")
+    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
