@@ -9,8 +9,8 @@ GAME = freeway
 VARIANT = compression
 MODEL = lstm_84x84x1
 DEMO = demo/checkpoints/$(GAME)/$(MODEL)
-DEMO_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=persistent \
-	--data_path=demo/data --train_dir=demo/checkpoints
+DEMO_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=$(call PLAYER,$(GAME)) \
+	--num_training_frames=12000 --data_path=demo/data --train_dir=demo/checkpoints
 
 # Who plays while a game is recorded: moving on is enough in Freeway, and the others take skill.
 PLAYER = $(if $(filter freeway,$(1)),persistent,lookahead)
@@ -49,15 +49,16 @@ test-fast: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow"
 
+# Less data and fewer steps than by default, because Freeway needs no more to be seen to work.
 demo: .venv/installed
-	$(BIN)/python -m systems.record --atari_game=$(GAME) --policy=persistent --num_frames=30000 --seed=1 --data_path=demo/data
-	$(BIN)/python paper_seq_1_train.py $(DEMO_FLAGS) --pretraining_steps=2700 --max_steps=20
-	$(BIN)/python paper_seq_3_train.py $(DEMO_FLAGS) --max_steps=20
-	$(BIN)/python paper_seq_5_train.py $(DEMO_FLAGS) --max_steps=20
-	$(BIN)/python paper_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=100
+	$(BIN)/python paper_seq_1_train.py $(DEMO_FLAGS) --pretraining_steps=1000 --max_steps=10
+	$(BIN)/python paper_seq_3_train.py $(DEMO_FLAGS) --max_steps=10
+	$(BIN)/python paper_seq_5_train.py $(DEMO_FLAGS) --max_steps=10
+	$(BIN)/python paper_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=40
 	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --video demo/$(GAME).mp4
 	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --video demo/$(GAME).gif
 	@$(BIN)/python -m utils.watching.summary $(DEMO)
+	@echo "videos: demo/$(GAME).mp4, demo/$(GAME).gif; logs: tensorboard --logdir demo/checkpoints"
 
 train: .venv/installed
 	set -e; for stage in $(STAGES); do $(BIN)/python $(SCRIPTS)_$$stage.py $(TRAIN_FLAGS); done

@@ -278,6 +278,39 @@ def stages() -> str:
     return markdown(heads, rows)
 
 
+def environments() -> str:
+    """The games that are not Atari's."""
+    horizons = ("1", "3", "5", "10", "30")
+    names = {"lunar_lander_paper": "LunarLander-v3", "doom_paper": "VizdoomTakeCover-v1"}
+    rows = []
+    for name, title in names.items():
+        errors = read(name)["horizons"]
+        rows.append([title, *(number(ratio(errors[horizon], "mse"), 2) for horizon in horizons)])
+    return markdown(["", "1 step", *horizons[1:]], rows) + source(*names)
+
+
+def pooled_frames() -> str:
+    """The share of steps in which screens of so many frames miss an object, in some games."""
+    content = read("flicker")
+    games = content["games"]
+    order = sorted(games, key=lambda game: -games[game]["missing"]["2"])
+    rows = [
+        [
+            f"`{game}`",
+            *(
+                f"{100 * games[game]['missing'][count]:.0f} %"
+                for count in ("1", "2", "3", "4", "6")
+            ),
+            str(games[game]["pooled_frames"]),
+        ]
+        for game in order
+        if games[game]["missing"]["2"] >= 0.03
+    ]
+    heads = ["", "1 frame", "2", "3", "4", "6", "the game's own number"]
+    note = f"{content['num_steps']:,} steps of {content['policy']} play."
+    return markdown(heads, rows) + source("flicker", note=note)
+
+
 TABLES: dict[str, Callable[..., str]] = {
     "readme": readme,
     "at_a_glance": at_a_glance,
@@ -288,6 +321,8 @@ TABLES: dict[str, Callable[..., str]] = {
     "players": players,
     "pretraining": pretraining,
     "experiment": experiment,
+    "environments": environments,
+    "pooled_frames": pooled_frames,
     "parameters": network_parameters,
     "layers": layers,
     "stages": stages,

@@ -45,6 +45,7 @@ from systems.atari import (
 from systems.errors import check_writable, exit_on_input_error, say, user_path, whole_number
 from systems.files import write_json, write_whole
 from systems.policies import PersistentPolicy
+from systems.provenance import made
 from systems.record import DEFAULT_NUM_WORKERS
 from systems.workers import answers, parent
 
@@ -271,7 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _content(figures, flags):
     """What the JSON file says."""
     return {
-        "command": f"python -m systems.flicker --num_steps={flags.num_steps} --seed={flags.seed}",
+        "made": made(play=flags.seed),
+        "num_steps": flags.num_steps,
         "policy": "persistent",
         "frame_skip": FRAME_SKIP,
         "allowed": ALLOWED,

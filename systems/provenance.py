@@ -21,8 +21,8 @@ def made(**seeds: int) -> dict:
     Returns:
         dict of commit (None if unknown), date, machine, command and seeds.
     """
-    script = Path(sys.argv[0])
-    name = f"-m {script.parent.name}" if script.stem == "__main__" else script.name
+    spec = sys.modules["__main__"].__spec__  # of a module that runs by `python -m`
+    name = f"-m {spec.name.removesuffix('.__main__')}" if spec else Path(sys.argv[0]).name
     return {
         "commit": commit(),
         "date": datetime.date.today().isoformat(),

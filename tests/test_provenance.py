@@ -2,6 +2,7 @@
 
 import datetime
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,14 +11,21 @@ from systems.version import commit
 
 
 @pytest.mark.parametrize(
-    ("argv", "command"),
+    ("argv", "module", "command"),
     [
-        (["/x/evaluate.py", "--json", "a b.json"], "python evaluate.py --json 'a b.json'"),
-        (["/x/benchmarks/__main__.py", "--rounds=1"], "python -m benchmarks --rounds=1"),
+        (["/x/evaluate.py", "--json", "a b.json"], None, "python evaluate.py --json 'a b.json'"),
+        (
+            ["/x/benchmarks/__main__.py", "--rounds=1"],
+            "benchmarks.__main__",
+            "python -m benchmarks --rounds=1",
+        ),
+        (["/x/systems/flicker.py"], "systems.flicker", "python -m systems.flicker"),
     ],
 )
-def test_what_is_measured_says_how(monkeypatch, argv, command):
+def test_what_is_measured_says_how(monkeypatch, argv, module, command):
     monkeypatch.setattr(sys, "argv", argv)
+    spec = module and SimpleNamespace(name=module)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", spec)
     made = provenance.made(windows=3, training=0)
     assert made["command"] == command
     assert made["commit"] == commit()

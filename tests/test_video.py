@@ -159,7 +159,9 @@ def test_videos_without_frames_or_time_are_refused(tmp_path, name, fps, frames):
 def test_difference_is_grey_where_there_is_none():
     truth = np.array([[[[0, 100, 255]]]], np.uint8)
     np.testing.assert_array_equal(difference(truth, truth), [[[[128, 128, 128]]]])
-    np.testing.assert_array_equal(difference(truth, 255 - truth), [[[[255, 155, 0]]]])
+    np.testing.assert_array_equal(difference(truth, 255 - truth), [[[[255, 255, 0]]]])
+    near = np.array([[[[10, 90, 255]]]], np.uint8)
+    np.testing.assert_array_equal(difference(truth, near), [[[[168, 88, 128]]]])
 
 
 def test_grey_and_float_frames_become_rgb():

@@ -24,6 +24,7 @@ from systems.files import write_whole
 FORMATS = (".mp4", ".gif")
 CAPTION_HEIGHT = 16  # pixels of one line of text
 GAP = 4  # pixels between panels
+DIFFERENCE_GAIN = 4  # so that an error of ten levels is plain to see
 SMALL_FRAME = 100  # rows: frames with fewer are enlarged 3 times, others twice
 
 
@@ -34,7 +35,7 @@ def to_uint8_rgb(frames: np.ndarray) -> np.ndarray:
 
 
 def difference(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Half of prediction minus truth, around mid-grey: brighter means that it is too bright.
+    """Prediction minus truth, amplified, around mid-grey: brighter means that it is too bright.
 
     Args:
         truth, prediction: uint8 RGB of one shape.
@@ -42,8 +43,8 @@ def difference(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     Returns:
         uint8 RGB of that shape.
     """
-    halved = (prediction.astype(np.int16) - truth.astype(np.int16)) // 2
-    return (halved + 128).astype(np.uint8)
+    amplified = DIFFERENCE_GAIN * (prediction.astype(np.int16) - truth.astype(np.int16))
+    return np.clip(amplified + 128, 0, 255).astype(np.uint8)
 
 
 def compare(truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:

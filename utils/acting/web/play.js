@@ -55,7 +55,7 @@ function onFrame(data) {
   const real = new Uint8Array(data, 4 + length + size, size);
   draw("imagined", (i) => imagined[i]);
   draw("real", (i) => real[i]);
-  draw("difference", (i) => 128 + (imagined[i] - real[i]) / 2);
+  draw("difference", (i) => 128 + 4 * (imagined[i] - real[i]));
   showFigures(header);
   if (header.step === 0) errors.length = 0;
   else errors.push([header.error, header.error_repeat_last]);
