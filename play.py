@@ -3,7 +3,7 @@
 Starts a server on 127.0.0.1 and prints its address. Both games get the same keys from the same
 start. The page shows them, their difference, the rewards and the error as it grows. Its keys:
 
-  arrows, space  play; space is the fire button
+  arrows, space  play; space is the fire button. Digits choose where actions are numbered
   P              pause or resume
   N              one step; the game then pauses
   R              resynchronise: show the model the last ten real frames

@@ -82,6 +82,9 @@ def models(tmp_path_factory):
         (["FIRE", "RIGHT"], ("NOOP", "FIRE", "RIGHT", "RIGHTFIRE"), "RIGHTFIRE"),
         (["FIRE", "UP", "RIGHT"], ("NOOP", "FIRE", "RIGHT", "RIGHTFIRE"), "RIGHTFIRE"),
         (["FIRE"], ("NOOP", "UP"), "NOOP"),
+        (["2"], ("0", "1", "2"), "2"),
+        (["7", "UP"], ("0", "1", "2"), "0"),
+        (["1", "UP"], MS_PACMAN, "UP"),
     ],
 )
 def test_keys_become_the_nearest_action(keys, meanings, expected):

@@ -21,7 +21,7 @@ from utils.acting.recorder import Recorder, write_recording
 from utils.acting.twin_game import TwinGame, WorldModel, action_of_keys
 
 _OPPOSITES = {"UP": "DOWN", "DOWN": "UP", "LEFT": "RIGHT", "RIGHT": "LEFT"}
-KEYS = frozenset({*_OPPOSITES, "FIRE"})
+KEYS = frozenset({*_OPPOSITES, "FIRE", *"0123456789"})
 
 
 @dataclass(frozen=True)

@@ -199,9 +199,13 @@ def action_of_keys(keys: Set[str], meanings: tuple[str, ...]) -> int:
     """Returns the action that comes nearest to the pressed keys.
 
     Args:
-        keys: out of UP, DOWN, LEFT, RIGHT, FIRE. Opposite keys cancel out.
-        meanings: the names of the game's actions: NOOP, FIRE, UP, UPRIGHT, UPRIGHTFIRE, ...
+        keys: out of UP, DOWN, LEFT, RIGHT, FIRE and the digits. Opposite keys cancel out.
+        meanings: the names of the game's actions: NOOP, FIRE, UP, UPRIGHT, UPRIGHTFIRE, ... If they
+            are numbers, digits choose them.
     """
+    for digit in sorted(keys & set(meanings)):
+        if digit.isdigit():
+            return meanings.index(digit)
 
     def one_of(*pair):
         pressed = [key for key in pair if key in keys]

@@ -3,6 +3,7 @@
 // The page of utils/acting/server.py, which describes the messages.
 
 const KEYS = { ArrowUp: "UP", ArrowDown: "DOWN", ArrowLeft: "LEFT", ArrowRight: "RIGHT", " ": "FIRE" };
+for (let digit = 0; digit < 10; digit++) KEYS[digit] = String(digit); // where actions are numbered
 const COMMANDS = { p: "pause", n: "single", r: "resync", b: "new", m: "switch", s: "save" };
 const PLOTTED = 300; // steps
 
@@ -141,7 +142,7 @@ function press(key, down) {
   if (down) held.add(key);
   else held.delete(key);
   send({ type: "keys", keys: [...held] });
-  document.querySelector(`[data-key=${key}]`).classList.toggle("held", down);
+  document.querySelector(`[data-key="${key}"]`)?.classList.toggle("held", down);
 }
 
 function command(type) {
