@@ -7,7 +7,7 @@ long a recording takes, but not what is recorded.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import NamedTuple
@@ -16,7 +16,7 @@ import numpy as np
 from zlib_ng import zlib_ng
 
 from systems.atari import AtariGame, Palette
-from systems.policies import Policy, make_policy
+from systems.policies import KnownActions, Policy, make_policy
 from systems.workers import Worker, parent
 
 # Measured on Freeway, Ms. Pac-Man, Space Invaders and Pong, where a step takes 400 to 700 us:
@@ -85,6 +85,7 @@ def play_episodes(
     num_steps: int,
     num_workers: int,
     on_progress: Callable[[int], None],
+    known: Sequence[Sequence[int]] = (),
 ) -> Iterator[Episode]:
     """Plays episodes 0, 1, ... until they have `num_steps` steps in all. The last one is cut.
 
@@ -95,6 +96,7 @@ def play_episodes(
         num_steps: the total number of steps.
         num_workers: how many processes play.
         on_progress: called with the number of steps played so far.
+        known: the actions that the policy takes in the first episodes, where they are known.
 
     Raises:
         RuntimeError: a worker process ended before its work did.
@@ -110,7 +112,9 @@ def play_episodes(
             for worker in workers:
                 # No episode begins once those before it have enough steps.
                 if worker.episode is None and steps_played < num_steps:
-                    under_way.append(worker.begin(num_begun, num_steps - steps_played))
+                    missing = num_steps - steps_played
+                    actions = known[num_begun] if num_begun < len(known) else ()
+                    under_way.append(worker.begin(num_begun, missing, actions))
                     num_begun += 1
             busy = {worker.connection: worker for worker in workers if worker.episode is not None}
             for connection in wait(busy):
@@ -139,10 +143,10 @@ class EpisodeWorker(Worker):
         super().__init__("systems.episodes", "serve_episodes", game, policy, str(seed))
         self.episode: Episode | None = None
 
-    def begin(self, index: int, max_steps: int) -> Episode:
+    def begin(self, index: int, max_steps: int, known: Sequence[int] = ()) -> Episode:
         """Starts an episode. The one that is returned grows with every `proceed`."""
         self.episode = Episode()
-        self.send((index, max_steps))
+        self.send((index, max_steps, known))
         return self.episode
 
     def proceed(self) -> int:
@@ -161,8 +165,10 @@ def serve_episodes() -> None:
         game = AtariGame(game_name)
         met = bytearray()
         while True:
-            index, max_steps = connection.recv()
+            index, max_steps, known = connection.recv()
             policy = make_policy(policy_name, game, np.random.default_rng((int(seed), index)))
+            if len(known):
+                policy = KnownActions(policy, known)
             for part in play_episode(game, policy, max_steps, met):
                 connection.send(part)
 

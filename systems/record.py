@@ -76,6 +76,7 @@ def record(
     progress: bool = True,
     overwrite: bool = False,
     epsilon: float | None = None,
+    known_actions: Sequence[Sequence[int]] = (),
 ) -> Path:
     """Records a data set unless it is there already.
 
@@ -92,6 +93,8 @@ def record(
         progress: whether to show a progress bar on stderr.
         overwrite: whether to replace a data set that is there already.
         epsilon: how often `lookahead` acts at random; None for its own 0.3.
+        known_actions: what the policy does in the first episodes, where that is known. It need not
+            be found out again, which takes `lookahead` most of the time.
 
     Returns:
         The data set's directory, which is that of `dataset_directory` and `policy_name`.
@@ -116,13 +119,14 @@ def record(
     with refusals_explained(root), workspace(root) as partial:
         if directory.is_dir() and not overwrite:
             return directory  # the process that held the lock before has made it
+        new = partial / "new"
         _write_data_set(
-            partial / "new" / "data", game, policy, num_frames, seed, num_workers, progress
+            new / "data", game, policy, num_frames, seed, num_workers, progress, known_actions
         )
         if overwrite and root.exists():
             root.rename(partial / "old")
         try:
-            (partial / "new").rename(root)
+            new.rename(root)
         except OSError:
             # Without locks another process may have made it meanwhile, with the same bytes.
             if not directory.is_dir():
@@ -139,6 +143,7 @@ def _write_data_set(
     seed: int,
     num_workers: int,
     progress: bool,
+    known_actions: Sequence[Sequence[int]],
 ) -> None:
     """Plays, and writes both files of a data set into `directory`, which does not exist yet."""
     directory.mkdir(parents=True)
@@ -156,6 +161,7 @@ def _write_data_set(
                 num_frames,
                 num_workers,
                 on_progress=lambda played: bar.update(played - bar.n),
+                known=known_actions,
             )
         ) as episodes,
         h5py.File(data_file, "w") as file,
