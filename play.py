@@ -8,6 +8,7 @@ start. The page shows them, their difference, the rewards and the error as it gr
   N              one step; the game then pauses
   R              resynchronise: show the model the last ten real frames
   B              begin a new game
+  A              let a planner play in the imagined game, or take the keys back
   M              switch to the other --checkpoint
   S              save the last 30 seconds as mp4 and gif, in --recordings
 """

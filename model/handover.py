@@ -25,6 +25,7 @@ So the output is a linear map of the gated input as long as tanh is nearly linea
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -44,6 +45,13 @@ PREVIOUS_FEATURES_SCALE = 0.25  # of the features before a step in the LSTM's ou
 ACTION_FACTOR_STD = 0.1  # of the action's factors around 1, for `NextFrame`
 ACTION_INPUT = 0.3  # the LSTM's input that stands for the action taken
 BATCH_SIZE = 100  # of the computations on all frames
+FEATURES_SHARE = 0.4  # of the time of a handover, roughly; the components take most of the rest
+
+OnProgress = Callable[[float], None]  # called with the share that is done, now and then
+
+
+def _ignored(share: float) -> None:
+    """Is the `OnProgress` of callers that show none."""
 
 
 class Components(NamedTuple):
@@ -54,7 +62,12 @@ class Components(NamedTuple):
     deviations: np.ndarray  # (count,), of the features along each direction
 
 
-def hand_over_next_frame(network: Network, next_frame: NextFrame, frames: np.ndarray) -> None:
+def hand_over_next_frame(
+    network: Network,
+    next_frame: NextFrame,
+    frames: np.ndarray,
+    on_progress: OnProgress = _ignored,
+) -> None:
     """Sets the dense layers and the LSTM to predict as `NextFrame` does.
 
     The LSTM's output repeats the encoding at the same scale, so that it can be fed back. In
@@ -64,13 +77,15 @@ def hand_over_next_frame(network: Network, next_frame: NextFrame, frames: np.nda
         network: the network with the pretrained convolutions.
         next_frame: what trained them.
         frames: whose features have the components, uint8 (count, stack, height, width[, channels]).
+        on_progress: called now and then.
 
     Raises:
         numpy.linalg.LinAlgError: the features are not finite.
     """
     core, units = network.core, network.preset.units
     count = units // 2 - math.ceil(core.num_actions / 2)
-    components = _principal_components(_features(network, frames), count)
+    features = _features(network, frames, on_progress)
+    components = _principal_components(features, count, on_progress)
     plus, minus = _assign_components(network, components, COMPONENT_STD_ONE_STEP)
     action_units = slice(2 * count, 2 * count + core.num_actions)
 
@@ -100,7 +115,11 @@ def hand_over_next_frame(network: Network, next_frame: NextFrame, frames: np.nda
 
 
 def hand_over_dynamics(
-    network: Network, dynamics: LinearDynamics, frames: np.ndarray, actions: np.ndarray
+    network: Network,
+    dynamics: LinearDynamics,
+    frames: np.ndarray,
+    actions: np.ndarray,
+    on_progress: OnProgress = _ignored,
 ) -> None:
     """Sets the dense layers and the LSTM to predict as `LinearDynamics` does.
 
@@ -113,14 +132,15 @@ def hand_over_dynamics(
         dynamics: what trained them.
         frames: uint8 (count, stack, height, width[, channels]).
         actions: int (count, time), from each stack's last frame on.
+        on_progress: called now and then.
 
     Raises:
         numpy.linalg.LinAlgError: the features are not finite.
     """
     units = network.preset.units
-    features = _in_batches(dynamics.roll_out_features, frames, actions)
+    features = _in_batches(dynamics.roll_out_features, on_progress, frames, actions)
     features = features.reshape(-1, math.prod(network.preset.decoder_start))
-    components = _principal_components(features, units // 2)
+    components = _principal_components(features, units // 2, on_progress)
     plus, minus = _assign_components(network, components, COMPONENT_STD_ROLLOUT)
     maps = _action_maps(dynamics, components, network.core.num_actions)
     average = maps.mean(axis=0)
@@ -274,13 +294,31 @@ def _assign_reward_head(network: Network, pretraining: Pretraining, *kernels):
     head.bias.assign(bias.reshape(head.bias.shape))
 
 
-def _features(network, frames):
+def assign_termination_head(network: Network, direction: np.ndarray, bias: float) -> None:
+    """Sets the termination head to a linear function of the features after a handover.
+
+    Args:
+        network: after `hand_over_next_frame` or `hand_over_dynamics`.
+        direction: (features,), what each feature adds to the logit of termination.
+        bias: of the logit.
+    """
+    dense, head = network.decoder.dense, network.termination_head
+    kernel, mean = _values(dense.kernel, dense.bias)
+    head.kernel.assign((kernel @ direction)[:, None])
+    head.bias.assign([bias + mean @ direction])
+
+
+def _features(network, frames, on_progress):
     """Features of each stack of frames, flat, float32 (count, features)."""
-    features = _in_batches(lambda batch: network.features(network.normalise(batch)), frames)
+
+    def of_batch(batch):
+        return network.features(network.normalise(batch))
+
+    features = _in_batches(of_batch, on_progress, frames)
     return features.reshape(len(features), -1)
 
 
-def _in_batches(function, *arrays):
+def _in_batches(function, on_progress, *arrays):
     """`function` of the arrays, computed in batches, float32."""
     count, results = len(arrays[0]), None
     for start in range(0, count, BATCH_SIZE):
@@ -289,10 +327,11 @@ def _in_batches(function, *arrays):
         if results is None:  # allocated once, because it may take most of a gigabyte
             results = np.empty((count, *part.shape[1:]), np.float32)
         results[start : start + len(part)] = part
+        on_progress(FEATURES_SHARE * (start + len(part)) / count)
     return results
 
 
-def _principal_components(x, count) -> Components:
+def _principal_components(x, count, on_progress=_ignored) -> Components:
     """The leading `count` principal components of x (samples, features), which is left centred.
 
     It is centred in place because it may take most of a gigabyte. The method is subspace iteration
@@ -301,8 +340,9 @@ def _principal_components(x, count) -> Components:
     mean = x.mean(axis=0)
     x -= mean
     basis = np.random.default_rng(0).normal(size=(x.shape[1], count)).astype(np.float32)
-    for _ in range(3):
+    for i in range(1, 4):
         basis, _ = np.linalg.qr(x.T @ (x @ basis))
+        on_progress(FEATURES_SHARE + (1 - FEATURES_SHARE) * i / 4)
     _, values, rows = np.linalg.svd(x @ basis, full_matrices=False)
     directions = np.zeros((x.shape[1], count), np.float32)
     directions[:, : len(rows)] = basis @ rows.T

@@ -83,6 +83,17 @@ class Pretraining(keras.Model):
         self._decode_features = network.decoder.decode_features
         self._logits_and_attention = head.logits_and_attention
 
+    def named_variables(self) -> dict[str, keras.Variable]:
+        """All that is trained here, by names that do not depend on what Keras made before."""
+        named = {
+            f"convolution_{i}.{variable.name}": variable
+            for i, layer in enumerate(self.convolutions)
+            for variable in layer.variables
+        }
+        known = {id(variable) for variable in named.values()}
+        own = [variable for variable in self.trainable_variables if id(variable) not in known]
+        return named | {variable.name: variable for variable in own}
+
     def decode(self, features):
         """Normalised frames, decoded from features (batch, *decoder_start)."""
         # The activation of the decoder's dense layer, whose place the features take.
@@ -297,6 +308,9 @@ def _initial_action_factors(channels):
         return noise * ops.convert_to_tensor(deviations, dtype) + means
 
     return initializer
+
+
+KINDS = {"paper": NextFrame, "compression": LinearDynamics}  # by variant
 
 
 class PretrainingRollOut(keras.Model):

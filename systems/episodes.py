@@ -7,7 +7,7 @@ long a recording takes, but not what is recorded.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from zlib_ng import zlib_ng
 from systems.atari import AtariGame
 from systems.gymnasium_game import GymnasiumGame
 from systems.palette import Palette
-from systems.policies import Policy, make_policy
+from systems.policies import KnownActions, Policy, make_policy
 from systems.real_game import RealGame
 from systems.seeds import generator
 from systems.workers import Worker, parent
@@ -89,6 +89,7 @@ def play_episodes(
     num_steps: int,
     num_workers: int,
     on_progress: Callable[[int], None],
+    known: Sequence[Sequence[int]] = (),
 ) -> Iterator[Episode]:
     """Plays episodes 0, 1, ... until they have `num_steps` steps in all. The last one is cut.
 
@@ -99,6 +100,7 @@ def play_episodes(
         num_steps: the total number of steps.
         num_workers: how many processes play.
         on_progress: called with the number of steps played so far.
+        known: the actions that the policy takes in the first episodes, where they are known.
 
     Raises:
         RuntimeError: a worker process ended before its work did.
@@ -114,7 +116,9 @@ def play_episodes(
             for worker in workers:
                 # No episode begins once those before it have enough steps.
                 if worker.episode is None and steps_played < num_steps:
-                    under_way.append(worker.begin(num_begun, num_steps - steps_played))
+                    missing = num_steps - steps_played
+                    actions = known[num_begun] if num_begun < len(known) else ()
+                    under_way.append(worker.begin(num_begun, missing, actions))
                     num_begun += 1
             busy = {worker.connection: worker for worker in workers if worker.episode is not None}
             for connection in wait(busy):
@@ -144,10 +148,10 @@ class EpisodeWorker(Worker):
         self.send(game)
         self.episode: Episode | None = None
 
-    def begin(self, index: int, max_steps: int) -> Episode:
+    def begin(self, index: int, max_steps: int, known: Sequence[int] = ()) -> Episode:
         """Starts an episode. The one that is returned grows with every `proceed`."""
         self.episode = Episode()
-        self.send((index, max_steps))
+        self.send((index, max_steps, known))
         return self.episode
 
     def proceed(self) -> int:
@@ -165,8 +169,10 @@ def serve_episodes() -> None:
         game = connection.recv().begin()
         met = bytearray()
         while True:
-            index, max_steps = connection.recv()
+            index, max_steps, known = connection.recv()
             policy = make_policy(policy_name, game, np.random.default_rng((int(seed), index)))
+            if len(known):
+                policy = KnownActions(policy, known)
             # The emulator draws nothing at random, but an environment may.
             episode_seed = int(generator("environment", int(seed), index).integers(2**31))
             for part in play_episode(game, policy, max_steps, met, episode_seed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -139,6 +140,30 @@ class LookaheadPolicy:
         if values.max() == values.min():
             return otherwise
         return int(futures[values.argmax(), 0])
+
+
+class KnownActions:
+    """Repeats the first actions that a policy took in an episode, without the time to choose them.
+
+    Args:
+        policy: what took them, which takes those after them.
+        actions: indices into the game's `action_meanings`.
+    """
+
+    def __init__(self, policy: Policy, actions: Sequence[int]) -> None:
+        self.settings = policy.settings
+        self._policy, self._actions = policy, actions
+        self.reset()
+
+    def reset(self) -> None:
+        """Starts over."""
+        self._policy.reset()
+        self._left = iter(self._actions)
+
+    def action(self) -> int:
+        """Returns the next action."""
+        known = next(self._left, None)
+        return self._policy.action() if known is None else int(known)
 
 
 POLICIES: dict[str, type[Policy]] = {

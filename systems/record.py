@@ -105,6 +105,7 @@ def record(
     overwrite: bool = False,
     epsilon: float | None = None,
     pooled_frames: int | None = None,
+    known_actions: Sequence[Sequence[int]] = (),
 ) -> Path:
     """Records a data set unless it is there already.
 
@@ -123,6 +124,8 @@ def record(
         epsilon: how often `lookahead` acts at random; None for its own 0.3.
         pooled_frames: emulated frames that a screen combines, from 1 to 8; None for as many as the
             game needs, see `systems.atari.default_pooled_frames`.
+        known_actions: what the policy does in the first episodes, where that is known. It need not
+            be found out again, which takes `lookahead` most of the time.
 
     Returns:
         The data set's directory, which is that of `dataset_directory` and `policy_name`.
@@ -162,9 +165,8 @@ def record(
     with new_data_set(directory, overwrite) as new:
         if new:
             dataset_id = _minari_name(game, policy, num_frames, seed, pooled_frames)
-            _play_and_write(
-                new, dataset_id, real_game, policy, num_frames, seed, num_workers, progress
-            )
+            more = num_frames, seed, num_workers, progress, known_actions
+            _play_and_write(new, dataset_id, real_game, policy, *more)
     return directory
 
 
@@ -191,6 +193,7 @@ def _play_and_write(
     seed: int,
     num_workers: int,
     progress: bool,
+    known_actions: Sequence[Sequence[int]],
 ) -> None:
     """Plays, and writes both files of a data set into `directory`, which does not exist yet."""
     played = real_game.begin()
@@ -205,6 +208,7 @@ def _play_and_write(
                 num_frames,
                 num_workers,
                 on_progress=lambda count: bar.update(count - bar.n),
+                known=known_actions,
             )
         ) as episodes,
         EpisodesWriter(directory, played.screen_shape, played.first_action) as writer,

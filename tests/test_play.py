@@ -424,6 +424,50 @@ def test_a_key_tapped_between_two_steps_counts_in_the_next(models, tmp_path):
         asyncio.run(play(address))
 
 
+def test_the_agent_takes_the_keys_and_gives_them_back(models, tmp_path):
+    async def play(address):
+        async with clients(address) as (client,):
+            await client.receive("hello")
+            await client.ask(type="keys", keys=["LEFT"])
+            await client.ask(type="agent")
+            while not (await client.receive("frame"))["agent"]:
+                pass
+            frames = [await client.receive("frame") for _ in range(40)]
+            assert all(frame["agent"] for frame in frames)
+            assert len({frame["action"] for frame in frames}) > 1
+            # It goes on by itself in a new game, from the real frames, and in the other model.
+            for command in ("new", "resync", "switch"):
+                await client.ask(type=command)
+                while (await client.receive("frame"))["step"] < 3:
+                    pass
+            await client.ask(type="agent")
+            while (await client.receive("frame"))["agent"]:
+                pass
+            assert (await client.receive("frame"))["action"] == "LEFT"
+
+    with serving(models, tmp_path) as address:
+        asyncio.run(play(address))
+
+
+def test_there_is_no_agent_where_rewards_are_not_predicted(models, tmp_path):
+    unlearned = world_model(make_checkpoint(tmp_path / "unlearned", reward_weight=0.0))
+
+    async def play(address):
+        async with clients(address) as (client,):
+            await client.receive("hello")
+            await client.ask(type="agent")
+            while not (await client.receive("frame"))["agent"]:
+                pass
+            await client.ask(type="switch")
+            while (await client.receive("frame"))["agent"]:
+                pass
+            await client.ask(type="agent")
+            assert "has not learned" in (await client.receive("error"))["message"]
+
+    with serving([models[0], unlearned], tmp_path) as address:
+        asyncio.run(play(address))
+
+
 def test_what_a_diverged_model_predicts_is_sent_as_json(tmp_path):
     model = world_model(make_checkpoint(tmp_path / "diverged", diverged=True))
 
@@ -700,6 +744,16 @@ def test_the_page_in_a_browser(models, tmp_path):
         assert pixels("imagined") == pixels("real")
         page.keyboard.press("n")
         wait("document.getElementById('step').textContent === '1'")
+        # A hands the keys to the agent. Arrow keys change nothing then.
+        page.keyboard.press("a")
+        wait("document.getElementById('agent').getAttribute('aria-pressed') === 'true'")
+        page.keyboard.down("ArrowUp")
+        page.keyboard.press("p")
+        wait("document.getElementById('action').textContent.endsWith(' (agent)')")
+        wait("Number(document.getElementById('step').textContent) > 30")
+        page.keyboard.press("a")
+        wait("document.getElementById('action').textContent === 'UP'")
+        page.keyboard.up("ArrowUp")
         if len(models) > 1:
             page.keyboard.press("m")
             wait("document.getElementById('about').textContent.includes('paper')")

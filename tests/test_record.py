@@ -247,6 +247,21 @@ def test_minari_reads_the_very_frames(data_path, metadata, monkeypatch):
     assert list(minari.list_local_datasets()) == [metadata["dataset_id"]]
 
 
+def test_known_actions_give_the_same_bytes_and_the_policy_goes_on_after_them(tmp_path):
+    chosen = record("freeway", "lookahead", 40, 1, tmp_path / "chosen", 1, progress=False)
+    with h5py.File(chosen / "main_data.hdf5") as file:
+        actions = file["episode_0/actions"][()]
+
+    def again(name, known):
+        return record("freeway", "lookahead", 40, 1, tmp_path / name, 1, False, known_actions=known)
+
+    assert contents(again("all", [actions])) == contents(chosen)
+    others = (actions[:30] + 1) % 3
+    with h5py.File(again("some", [others]) / "main_data.hdf5") as file:
+        assert list(file["episode_0/actions"][:30]) == list(others)
+        assert len(file["episode_0/actions"]) == 40
+
+
 def test_minari_lists_data_sets_of_any_epsilon(tmp_path, monkeypatch):
     path = record("freeway", "lookahead", 20, 1, tmp_path, progress=False, epsilon=0.95)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))

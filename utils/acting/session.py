@@ -17,6 +17,7 @@ from aiohttp import WSMsgType, web
 
 from systems.errors import InputError
 from systems.files import finite
+from utils.acting.agent import Agent
 from utils.acting.recorder import Recorder, write_recording
 from utils.acting.twin_game import TwinGame, WorldModel, action_of_keys
 
@@ -79,7 +80,9 @@ class Session:
         self._lock = asyncio.Lock()  # held during a step and during a command
         self._saving = None
         self._measured_fps = None
+        self._agent: Agent | None = None  # it has the keys while there is one
         self._commands = {
+            "agent": self._switch_agent,
             "pause": self._pause,
             "single": self._step_once,
             "resync": self._resynchronise,
@@ -155,14 +158,18 @@ class Session:
             await self._show()
             return
         action = action_of_keys(self._keyboard.take(), self._twin.action_meanings)
-        await self._in_model_thread(self._step_and_record, action)
+        action = await self._in_model_thread(self._step_and_record, action)
         await self._show(action)
 
     def _step_and_record(self, action):
+        """Takes a step, by the agent's action if there is one; returns the action."""
         twin = self._twin
+        if self._agent:
+            action = twin.agents_action(self._agent)
         twin.step(action)
         caption = f"step {twin.steps}  {twin.action_meanings[action]}"
         self._recorder.append(twin.real, twin.imagined, caption)
+        return action
 
     async def _show(self, action=None):
         twin = self._twin
@@ -179,6 +186,7 @@ class Session:
             "error": twin.error,
             "error_repeat_last": twin.error_repeat_last,
             "variant": twin.variant,
+            "agent": self._agent is not None,
             "over": twin.over,
             "paused": not self._running.is_set(),
             "fps": self._measured_fps,
@@ -221,20 +229,41 @@ class Session:
         self._running.clear()
         await self._step()
 
+    async def _switch_agent(self):
+        if self._agent:
+            self._agent = None
+        elif self._twin.predicts_rewards:
+            self._agent = Agent(len(self._twin.action_meanings), self._seed)
+        else:
+            raise ValueError(
+                "no agent: this stage has not learned to predict rewards, by which it would plan"
+            )
+        await self._show()
+
     async def _resynchronise(self):
         await self._in_model_thread(self._twin.resynchronise)
+        self._forget_plans()
         await self._show()
 
     async def _restart(self):
         await self._in_model_thread(self._twin.restart)
         self._recorder.clear()
         self._keyboard.take()  # taps meant the game before
+        self._forget_plans()
         self._running.set()
         await self._show()
 
     async def _switch(self):
         await self._in_model_thread(self._twin.switch)
+        self._forget_plans()
         await self._show()
+
+    def _forget_plans(self):
+        """Plans were made for another imagined game, which may be of a model without rewards."""
+        if self._agent and not self._twin.predicts_rewards:
+            self._agent = None
+        if self._agent:
+            self._agent.forget()
 
     async def _save(self):
         if self._saving and not self._saving.done():

@@ -16,6 +16,7 @@ from model.fast_imagination import FastImagination
 from model.predictor import REWARD_CLASSES, Observation, State
 from systems.policies import PersistentPolicy
 from systems.seeds import generator
+from utils.acting.agent import Agent
 from utils.checkpoint import Checkpoint
 
 LATEST_START = 200  # steps that the held random actions before a start take at most
@@ -61,9 +62,22 @@ class WorldModel:
         batch = {"frames": frames[None], "actions": np.asarray(actions, np.int32)[None]}
         return self._observation.predict_on_batch(batch)
 
+    def imagine(self, state: State, actions: np.ndarray, rows: np.ndarray | None = None) -> dict:
+        """Imagines one step of several games.
+
+        Args:
+            state: of the games.
+            actions: int (games,).
+            rows: of `state`, from which each game goes on; None: each from its own.
+
+        Returns:
+            what `model.predictor.Imagination` returns.
+        """
+        return self._imagination(state, actions.astype(np.int32)[:, None], rows)
+
     def step(self, state: State, action: int) -> Prediction:
         """Imagines one step from a state."""
-        predictions = self._imagination(state, np.array([[action]], np.int32))
+        predictions = self.imagine(state, np.array([action]))
         frame = np.rint(predictions["frames"][0, 0]).astype(np.uint8)
         reward = float(predictions["reward"][0, 0] @ np.array(REWARD_CLASSES, np.float32))
         termination = float(predictions["termination"][0, 0])
@@ -168,6 +182,10 @@ class TwinGame:
         """Lets the next model imagine, after it has seen the last ten real frames."""
         self._active = (self._active + 1) % len(self._models)
         self.resynchronise()
+
+    def agents_action(self, agent: Agent) -> int:
+        """What an agent does next in the imagined game."""
+        return agent.action(self._model, self._state)
 
     def step(self, action: int) -> None:
         """Plays and imagines one step. Does nothing once the real game is over."""

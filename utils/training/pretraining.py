@@ -12,25 +12,20 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
-from model.handover import hand_over_dynamics, hand_over_next_frame
 from model.networks import Network
-from model.pretraining import LinearDynamics, NextFrame, Pretraining
+from model.pretraining import KINDS, Pretraining
 from systems.dataset import Dataset
 from systems.errors import InputError
 from systems.windows import Windows, WindowSpec, sample
 from utils.checkpoint import resume_from
 from utils.config import CheckpointConfig
+from utils.small_weights import at_most, hand_over
 from utils.training.batches import fit
 from utils.training.distribution import Devices
 from utils.training.optimizer import Dion, rise_and_fall
 from utils.training.progress import Progress
 
 EPOCH = 100  # steps between savings, over which the loss is averaged
-SAMPLES = 4000  # stacks of frames whose features give the principal components
-# The compression variant's components are also those of features that are predicted from these
-# stacks, so many steps ahead.
-SAMPLES_WITH_STEPS = 1500
-SAMPLE_STEPS = 5
 SAMPLES_COMPARED = 100  # windows that tell how much changes from step to step
 # Features that are followed for 40 steps before they are learned for a few may diverge.
 REMEDY = "more --pretraining_steps"
@@ -83,22 +78,21 @@ class Pretrainer:
         self._variant, self._training = settings.variant, settings.training
         self._shape, self._stack = network.preset.frame_shape, network.preset.stack
 
-    def train(self, done: int = 0, saved: Path | None = None) -> None:
-        """Trains from step `done` on.
+    def train(self, done: int = 0, saved: Path | None = None) -> Pretraining:
+        """Trains from step `done` on; returns what was trained.
 
         Args:
             done: a number that `after_epoch` was called with; 0 at first.
             saved: the weights that the trained model had then, with its optimizer's state.
         """
         network = self._network
-        kind = {"paper": NextFrame, "compression": LinearDynamics}[self._variant]
         phases = PHASES[self._variant]
         # The stage itself may leave these as they are.
         layers = [(layer, layer.trainable) for layer in (network.encoder, network.reward_head)]
         for layer, _ in layers:
             layer.trainable = True
         with self._devices.scope():
-            model = kind(network, self._training.control_weight)
+            model = KINDS[self._variant](network, self._training.control_weight)
         if saved:
             resume_from(model, saved)
         end, all_steps = 0, self._training.pretraining_steps
@@ -114,11 +108,12 @@ class Pretrainer:
         for layer, trainable in layers:
             layer.trainable = trainable
         network.set_weights(self._devices.broadcast(network.get_weights()))
+        return model
 
     def _train_phase(self, phase, label, model, begin, end, done, saved):
         """Trains from step `done` of the phase's steps `begin` to `end`."""
         devices, training = self._devices, self._training
-        horizon = _at_most(phase.horizon, self._dataset, self._stack)
+        horizon = at_most(phase.horizon, self._dataset, self._stack)
         label += ", one step ahead" if horizon == 1 else f", {horizon} steps ahead"
         controlled = training.control_weight > 0
         spec = WindowSpec(self._stack, horizon, shown=phase.shown, controlled=controlled)
@@ -151,29 +146,14 @@ class Pretrainer:
 
     def _hand_over(self, model):
         """Sets the layers between the convolutions to do what the model does."""
-        stack, seed = self._stack, self._training.seed
         try:
-            if self._variant == "paper":
-                spec = WindowSpec(stack, horizon=0)
-                windows = sample(self._dataset, self._shape, spec, SAMPLES, seed).batch(0)
-                hand_over_next_frame(self._network, model, windows["frames"])
-            else:
-                spec = WindowSpec(stack, _at_most(SAMPLE_STEPS, self._dataset, stack))
-                some = sample(self._dataset, self._shape, spec, SAMPLES_WITH_STEPS, seed)
-                windows = some.batch(0)
-                frames, actions = windows["frames"][:, :stack], windows["actions"][:, stack - 1 :]
-                hand_over_dynamics(self._network, model, frames, actions)
+            hand_over(self._network, model, self._dataset, self._training.seed)
         except np.linalg.LinAlgError as error:
             raise InputError(
                 f"expected convolutions whose features are finite, but after "
                 f"{self._training.pretraining_steps} steps they are not ({error}). Start over "
                 f"with --overwrite and {REMEDY}, or --precision=float32."
             ) from error
-
-
-def _at_most(horizon: int, dataset: Dataset, stack: int) -> int:
-    """As many steps after a stack of frames as the data set's longest episode has."""
-    return max(1, min(horizon, int(dataset.lengths.max()) + 1 - stack))
 
 
 def step_weights(network: Network, dataset: Dataset, horizon: int, seed: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from model.presets import PRESETS
 from systems.dataset import Dataset, palette
 from utils.checkpoint import load_weights, save_weights
 from utils.config import CheckpointConfig
+from utils.small_weights import write_pretraining
 from utils.training.batches import fit
 from utils.training.distribution import Devices
 from utils.training.optimizer import ScaledAdam, rise_and_fall
@@ -178,9 +179,12 @@ class Run:
                 self.resume.save(model, f"pretraining_{done}", state)
 
         training_set = self.data["training"]
-        Pretrainer(
-            self.model.network, self.settings, training_set, self.devices, after_epoch
-        ).train(state.pretraining_steps, self.resume.weights_path(state))
+        network = self.model.network
+        trained = Pretrainer(network, self.settings, training_set, self.devices, after_epoch).train(
+            state.pretraining_steps, self.resume.weights_path(state)
+        )
+        if self.devices.first:
+            write_pretraining(self.directory, network, trained)
 
     def _train_epoch(self, windows):
         """Trains for an epoch; returns its mean losses, learning rate and speed."""

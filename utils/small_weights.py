@@ -1,0 +1,175 @@
+"""The few weights that all others of a network are computed from at the end of pretraining."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+from tqdm import tqdm
+
+from model.handover import assign_termination_head, hand_over_dynamics, hand_over_next_frame
+from model.networks import Network
+from model.predictor import FramePredictor
+from model.pretraining import KINDS, NextFrame, Pretraining
+from systems.dataset import Dataset
+from systems.errors import InputError, one_line
+from systems.files import write_whole
+from systems.windows import WindowSpec, sample
+from utils.checkpoint import save_weights
+from utils.config import CheckpointConfig
+
+PRETRAINING = "pretraining.npz"  # in the directory of a first stage
+STATISTICS = ("mean_frame", "pixel_scale", "palette")  # of the frames
+# What each feature adds to the logit of termination, and the logit where all are 0.
+TERMINATION, TERMINATION_BIAS = "termination", "termination_bias"
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+SAMPLES = 4000  # stacks of frames whose features give the principal components
+# The compression variant's components are also those of features that are predicted from these
+# stacks, so many steps ahead.
+SAMPLES_WITH_STEPS = 1500
+SAMPLE_STEPS = 5
+
+
+def hand_over(
+    network: Network,
+    pretraining: Pretraining,
+    dataset: Dataset,
+    seed: int,
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> None:
+    """Sets the dense layers and the LSTM to do what pretraining has trained.
+
+    Args:
+        network: whose convolutions are pretrained.
+        pretraining: what trained them.
+        dataset: whose frames give the principal components.
+        seed: draws those frames.
+        on_progress: called with the share that is done, now and then.
+
+    Raises:
+        numpy.linalg.LinAlgError: the features are not finite.
+    """
+    shape, stack = network.preset.frame_shape, network.preset.stack
+    if isinstance(pretraining, NextFrame):
+        windows = sample(dataset, shape, WindowSpec(stack, horizon=0), SAMPLES, seed).batch(0)
+        hand_over_next_frame(network, pretraining, windows["frames"], on_progress)
+    else:
+        spec = WindowSpec(stack, at_most(SAMPLE_STEPS, dataset, stack))
+        windows = sample(dataset, shape, spec, SAMPLES_WITH_STEPS, seed).batch(0)
+        frames, actions = windows["frames"][:, :stack], windows["actions"][:, stack - 1 :]
+        hand_over_dynamics(network, pretraining, frames, actions, on_progress)
+
+
+def at_most(horizon: int, dataset: Dataset, stack: int) -> int:
+    """As many steps after a stack of frames as the data set's longest episode has."""
+    return max(1, min(horizon, int(dataset.lengths.max()) + 1 - stack))
+
+
+def write_pretraining(directory: Path, network: Network, pretraining: Pretraining) -> None:
+    """Writes what pretraining has trained, and the frames' statistics, as float32.
+
+    Raises:
+        InputError: the system refused.
+    """
+    variables = small_variables(network, pretraining)
+    write_arrays(directory / PRETRAINING, {name: _value(v) for name, v in variables.items()})
+
+
+def small_variables(network: Network, pretraining: Pretraining) -> dict[str, keras.Variable]:
+    """The variables that all others follow from, by name."""
+    statistics = [name for name in STATISTICS if hasattr(network, name)]
+    return pretraining.named_variables() | {name: getattr(network, name) for name in statistics}
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays as .npz, whole. The same arrays give the same bytes.
+
+    Raises:
+        InputError: the system refused.
+    """
+    write_whole(path, lambda partial: np.savez_compressed(partial, **arrays))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads what `write_arrays` wrote.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(
+            f"expected the weights of a pretraining in {path}, but reading them failed: "
+            f"{one_line(error)}"
+        ) from error
+
+
+def computed(
+    arrays: Mapping[str, np.ndarray],
+    config: CheckpointConfig,
+    dataset: Dataset,
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> tuple[FramePredictor, Pretraining]:
+    """The network that follows from the few weights, and what pretraining had trained.
+
+    Args:
+        arrays: as `write_pretraining` wrote them, of any precision, with or without those of
+            `TERMINATION`.
+        config: of the checkpoint.
+        dataset: whose frames give the principal components.
+        on_progress: called with the share that is done, now and then.
+
+    Raises:
+        InputError: the arrays are of another network.
+    """
+    predictor = FramePredictor(config.model, config.variant, len(config.action_meanings))
+    network = predictor.network
+    pretraining = KINDS[config.variant](network)
+    for name, variable in small_variables(network, pretraining).items():
+        if name not in arrays or arrays[name].shape != tuple(variable.shape):
+            received = arrays[name].shape if name in arrays else "none"
+            raise InputError(
+                f"expected {name} of shape {tuple(variable.shape)} in the weights of a "
+                f"pretraining, received {received}. Make them anew: make pretrained"
+            )
+        variable.assign(arrays[name].astype(np.float32))
+    hand_over(network, pretraining, dataset, config.training.seed, on_progress)
+    if TERMINATION in arrays:
+        direction = arrays[TERMINATION].astype(np.float32)
+        assign_termination_head(network, direction, float(arrays[TERMINATION_BIAS]))
+    return predictor, pretraining
+
+
+def build(path: Path, config: CheckpointConfig, dataset: Dataset, directory: Path) -> None:
+    """Makes a checkpoint's directory of a file with shipped weights, with a progress bar.
+
+    Args:
+        path: of the file.
+        config: of the checkpoint.
+        dataset: whose frames give the principal components.
+        directory: is made.
+
+    Raises:
+        InputError: the file is damaged or of another network, or the system refused.
+    """
+    with tqdm(desc="computing the network", total=100, bar_format=BAR) as bar:
+
+        def show(share):
+            bar.update(round(95 * share) - bar.n)
+
+        predictor, _ = computed(read_arrays(path), config, dataset, show)
+        directory.mkdir(parents=True)
+        save_weights(predictor.network, directory)
+        config.write(directory)
+        bar.update(100 - bar.n)
+
+
+def _value(variable):
+    return np.asarray(ops.convert_to_numpy(variable), np.float32)
