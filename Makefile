@@ -1,7 +1,7 @@
-# make test: lint and all tests. make test-fast: lint and the quick ones. make demo: data, training,
-# video, error table in 10 to 20 minutes. make train GAME=pong VARIANT=compression: the four stages of
-# a variant (paper or compression; MODEL=lstm_210x160x3 for full frames), 35 to 70 minutes on two
-# cores; by the same command it goes on where it was stopped. All make their own virtual environment.
+# make play: play Freeway in a trained model. make demo: train all stages on Freeway, with video and
+# report. make train GAME=pong VARIANT=compression: the four stages of a variant (MODEL=lstm_210x160x3
+# for full frames); the same command goes on where it was stopped. make test: lint and all tests.
+# make test-fast: lint and the quick ones. All make their own virtual environment first.
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -23,9 +23,11 @@ RESULTS = $(addprefix results-,freeway pong ms_pacman space_invaders)
 STAGES = seq_1_train seq_3_train seq_5_train seq_5_train_reward
 TRAINED = results/checkpoints/$*/$(MODEL)
 
+SHIPPED = $(addprefix pretrained-,freeway pong ms_pacman space_invaders breakout)
+
 ON_JAX = $(addprefix tests/test_,networks.py pretraining.py predictor.py optimizer.py fast_imagination.py)
 
-.PHONY: test test-fast demo train results hero figures $(RESULTS) lunar_lander doom clean
+.PHONY: test test-fast demo train results play hero figures $(RESULTS) pretrained $(SHIPPED) lunar_lander doom clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -49,9 +51,12 @@ test-fast: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow"
 
+play: .venv/installed
+	$(BIN)/python play.py
+
 # Less data and fewer steps than by default, because Freeway needs no more to be seen to work.
 demo: .venv/installed
-	$(BIN)/python paper_seq_1_train.py $(DEMO_FLAGS) --pretraining_steps=1000 --max_steps=10
+	$(BIN)/python paper_seq_1_train.py $(DEMO_FLAGS) --pretraining_steps=1100 --max_steps=10
 	$(BIN)/python paper_seq_3_train.py $(DEMO_FLAGS) --max_steps=10
 	$(BIN)/python paper_seq_5_train.py $(DEMO_FLAGS) --max_steps=10
 	$(BIN)/python paper_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=40
@@ -87,6 +92,16 @@ $(RESULTS): results-%: .venv/installed
 	done
 	$(BIN)/python generate_video.py --checkpoint $(TRAINED)/paper_seq_5_reward \
 		--checkpoint $(TRAINED)/compress_seq_5_reward --horizon=24 --seed=1 --video docs/results/$*.gif
+
+# The weights that are shipped: an hour and a half a game. `make pretrained-freeway` makes one game's.
+pretrained: $(SHIPPED)
+
+$(SHIPPED): pretrained-%: .venv/installed
+	set -e; for variant in paper compress; do \
+		$(BIN)/python $${variant}_seq_1_train.py --atari_game=$* --model=$(MODEL) --policy=$(call PLAYER,$*) \
+			--data_path=results/data --train_dir=results/checkpoints; \
+		$(BIN)/python -m utils.training.ship $(TRAINED)/$${variant}_seq_1; \
+	done
 
 # Two games that are not Atari's, shown in docs/environments.md, some ten minutes each.
 ENV_lunar_lander = LunarLander-v3

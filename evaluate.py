@@ -33,12 +33,12 @@ import argparse
 from systems.arguments import (
     TRAINED,
     Parser,
-    add_checkpoint,
     add_dataset,
     add_json,
     add_seed,
 )
 from systems.errors import check_writable, exit_on_input_error, user_path, whole_number
+from utils.checkpoint_flags import add_checkpoint_arguments, checkpoint_directories
 from utils.start import prepare
 
 
@@ -54,7 +54,7 @@ def main() -> None:
         from utils.watching.measure import HeldOutPlay, compare_checkpoints
 
         play = HeldOutPlay(args.dataset, args.horizon, args.num_windows, args.seed)
-        compare_checkpoints(args.checkpoint, play, args.json, args.plot)
+        compare_checkpoints(checkpoint_directories(args), play, args.json, args.plot)
 
 
 def parser() -> Parser:
@@ -62,6 +62,7 @@ def parser() -> Parser:
     parser = Parser(
         __doc__,
         examples=[
+            "python evaluate.py --pretrained freeway",
             f"python evaluate.py --checkpoint {TRAINED}/paper_seq_5_reward",
             f"python evaluate.py --checkpoint {TRAINED}/paper_seq_5_reward \\\n"
             f"      --checkpoint {TRAINED}/compress_seq_5_reward \\\n"
@@ -69,8 +70,9 @@ def parser() -> Parser:
             f"python evaluate.py --checkpoint {TRAINED}/paper_seq_1 --horizon 1,10",
         ],
     )
-    add = parser.add_argument_group("what is measured").add_argument
-    add_checkpoint(add, "a stage's directory; may be given several times")
+    group = parser.add_argument_group("what is measured")
+    add = group.add_argument
+    add_checkpoint_arguments(group, "a stage's directory; may be given several times")
     add_dataset(add, "what to measure on (default: the checkpoint's test set)")
     add("--horizon", type=_horizons, default="1,3,5,10,30,50,100", help="steps to report")
     add(

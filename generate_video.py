@@ -15,13 +15,13 @@ stand side by side, with the truth above the prediction.
 from systems.arguments import (
     TRAINED,
     Parser,
-    add_checkpoint,
     add_dataset,
     add_fps,
     add_seed,
     add_video,
 )
 from systems.errors import exit_on_input_error, whole_number
+from utils.checkpoint_flags import add_checkpoint_arguments, checkpoint_directories
 from utils.start import prepare
 
 
@@ -34,7 +34,7 @@ def main() -> None:
         from utils.watching.render import render
 
         render(
-            args.checkpoint,
+            checkpoint_directories(args),
             args.video,
             horizon=args.horizon,
             actions=args.actions or ["replay"],
@@ -50,6 +50,7 @@ def parser() -> Parser:
     parser = Parser(
         __doc__,
         examples=[
+            "python generate_video.py --pretrained freeway --video freeway.mp4",
             f"python generate_video.py --checkpoint {TRAINED}/paper_seq_5_reward \\\n"
             "      --video clip.mp4",
             f"python generate_video.py --checkpoint {TRAINED}/paper_seq_5_reward \\\n"
@@ -59,8 +60,9 @@ def parser() -> Parser:
             "      --actions UP*30 --actions NOOP*30 --actions UP*15,DOWN*15 --video three.gif",
         ],
     )
-    add = parser.add_argument_group("what is predicted").add_argument
-    add_checkpoint(add, "a stage's directory; may be given several times")
+    group = parser.add_argument_group("what is predicted")
+    add = group.add_argument
+    add_checkpoint_arguments(group, "a stage's directory; may be given several times")
     add(
         "--horizon",
         type=whole_number(1),

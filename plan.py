@@ -11,21 +11,26 @@ Give --simulator several times to compare. With all three, plan.py reports the s
 model's gain over random play that the compressed model keeps.
 """
 
-from systems.arguments import TRAINED, Parser, add_checkpoint, add_json, add_seed, add_video
+from systems.arguments import TRAINED, Parser, add_json, add_seed, add_video
 from systems.errors import exit_on_input_error, whole_number
+from utils.checkpoint_flags import add_checkpoint_arguments, checkpoint_directories
 from utils.start import prepare
 
 
 def main() -> None:
     """Plays by the command line's flags."""
     prepare()
-    args = vars(parser().parse_args())
+    args = parser().parse_args()
     with exit_on_input_error():
         # Imported here, because NumPy and TensorFlow take seconds: --help should answer at once.
         from utils.acting.comparison import ComparisonSettings, compare_simulators
 
-        simulators = tuple(dict.fromkeys(args.pop("simulator") or ["compressed"]))
-        compare_simulators(ComparisonSettings(simulators=simulators, **args))
+        (args.checkpoint,) = checkpoint_directories(args)
+        settings = vars(args)
+        for name in ("pretrained", "variant"):
+            del settings[name]
+        simulators = tuple(dict.fromkeys(settings.pop("simulator") or ["compressed"]))
+        compare_simulators(ComparisonSettings(simulators=simulators, **settings))
 
 
 def parser() -> Parser:
@@ -33,14 +38,16 @@ def parser() -> Parser:
     parser = Parser(
         __doc__,
         examples=[
+            "python plan.py --pretrained freeway --variant compression",
             f"python plan.py --checkpoint {TRAINED}/compress_seq_5_reward --video plan.mp4",
             f"python plan.py --checkpoint {TRAINED}/compress_seq_5_reward \\\n"
             "      --simulator compressed --simulator emulator --simulator none \\\n"
             "      --horizon 40 --num_episodes 6 --max_episode_steps 200 --json plan.json",
         ],
     )
-    add = parser.add_argument_group("who plays").add_argument
-    add_checkpoint(add, "a *_reward stage's directory", several=False)
+    group = parser.add_argument_group("who plays")
+    add = group.add_argument
+    add_checkpoint_arguments(group, "a *_reward stage's directory", several=False)
     add(
         "--simulator",
         action="append",

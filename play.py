@@ -9,14 +9,18 @@ start. The page shows them, their difference, the rewards and the error as it gr
   R              resynchronise: show the model the last ten real frames
   B              begin a new game
   A              let a planner play in the imagined game, or take the keys back
-  M              switch to the other --checkpoint
+  M              switch to the other --checkpoint or --variant
   S              save the last 30 seconds as mp4 and gif, in --recordings
+
+Without a checkpoint it plays shipped weights of Freeway. Their network is computed when they are
+first used, which takes half a minute.
 """
 
 from pathlib import Path
 
-from systems.arguments import TRAINED, Parser, add_checkpoint, add_fps
+from systems.arguments import TRAINED, Parser, add_fps
 from systems.errors import InputError, exit_on_input_error, user_path, whole_number
+from utils.checkpoint_flags import add_checkpoint_arguments, checkpoint_directories
 from utils.start import import_keras, prepare
 
 
@@ -26,7 +30,7 @@ def main() -> None:
     args = parser().parse_args()
     with exit_on_input_error():
         try:
-            serve(args.checkpoint, args.port, args.fps, args.recordings)
+            serve(checkpoint_directories(args), args.port, args.fps, args.recordings)
         except KeyboardInterrupt:
             print("\nstopped")
 
@@ -36,13 +40,17 @@ def parser() -> Parser:
     parser = Parser(
         __doc__,
         examples=[
+            "python play.py  # the shipped weights of Freeway",
+            "python play.py --pretrained freeway --variant paper --variant compression",
             f"python play.py --checkpoint {TRAINED}/compress_seq_5_reward",
             f"python play.py --checkpoint {TRAINED}/compress_seq_5_reward \\\n"
             f"      --checkpoint {TRAINED}/paper_seq_5_reward --port 8080 --fps 30",
         ],
     )
-    add = parser.add_argument_group("what is played").add_argument
-    add_checkpoint(add, "a stage's directory; may be given twice, to switch between two")
+    group = parser.add_argument_group("what is played")
+    add = group.add_argument
+    about = "a stage's directory; may be given twice, to switch between two"
+    add_checkpoint_arguments(group, about, required=False)
     add_fps(add, 15, "steps a second")
     add = parser.add_argument_group("the page").add_argument
     add("--port", type=whole_number(0), default=8000, help="of 127.0.0.1; 0: a free one")

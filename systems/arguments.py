@@ -147,15 +147,18 @@ def add_num_workers(add: Callable[..., Any], default: int) -> None:
     )
 
 
-def add_checkpoint(add: Callable[..., Any], what: str, several: bool = True) -> None:
+def add_checkpoint(
+    add: Callable[..., Any], what: str, several: bool = True, required: bool = True
+) -> None:
     """Adds --checkpoint.
 
     Args:
         what: what the help says of it.
         several: whether it may be given several times, so that it is a list.
+        required: whether it has to be given.
     """
     kind = "append" if several else "store"
-    add("--checkpoint", required=True, action=kind, type=user_path, metavar="DIR", help=what)
+    add("--checkpoint", required=required, action=kind, type=user_path, metavar="DIR", help=what)
 
 
 def add_dataset(add: Callable[..., Any], what: str, required: bool = False) -> None:
