@@ -14,9 +14,11 @@ POLICY = $(if $(filter freeway,$*),persistent,lookahead)
 STAGES = seq_1_train seq_3_train seq_5_train seq_5_train_reward
 TRAINED = results/checkpoints/$*/$(MODEL)
 
+SHIPPED = $(addprefix pretrained-,freeway pong ms_pacman space_invaders breakout)
+
 ON_JAX = $(addprefix tests/test_,networks.py pretraining.py predictor.py optimizer.py fast_imagination.py)
 
-.PHONY: test test-fast demo results $(RESULTS) clean
+.PHONY: test test-fast demo results $(RESULTS) pretrained $(SHIPPED) clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -66,6 +68,16 @@ $(RESULTS): results-%: .venv/installed
 	done
 	$(BIN)/python generate_video.py --checkpoint $(TRAINED)/paper_seq_5_reward \
 		--checkpoint $(TRAINED)/compress_seq_5_reward --num_frames=24 --seed=1 --output docs/results/$*.gif
+
+# The weights that are shipped: some hour and a half a game. `make pretrained-freeway` makes one game's.
+pretrained: $(SHIPPED)
+
+$(SHIPPED): pretrained-%: .venv/installed
+	set -e; for variant in paper compress; do \
+		$(BIN)/python $${variant}_seq_1_train.py --atari_game=$* --model=$(MODEL) --policy=$(POLICY) \
+			--data_path=results/data --train_dir=results/checkpoints; \
+		$(BIN)/python -m utils.training.ship $(TRAINED)/$${variant}_seq_1; \
+	done
 
 clean:
 	rm -rf .venv demo .pytest_cache .ruff_cache

@@ -25,6 +25,7 @@ predicting none. Of the end of the episode it reports the average precision.
 import argparse
 
 from systems.errors import check_writable, exit_on_input_error, user_path, whole_number
+from utils.checkpoint_flags import add_checkpoint_arguments, checkpoint_directories
 from utils.start import prepare
 
 
@@ -35,13 +36,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add(
-        "--checkpoint",
-        required=True,
-        action="append",
-        type=user_path,
-        metavar="DIR",
-        help="a stage's directory; may be given several times",
+    add_checkpoint_arguments(
+        parser, "a stage's directory; may be given several times", several=True
     )
     add(
         "--dataset",
@@ -78,7 +74,8 @@ def main() -> None:
         from utils.watching.measure import HeldOutPlay, compare_checkpoints
 
         play = HeldOutPlay(args.dataset, args.horizons, args.num_windows, args.seed)
-        compare_checkpoints(args.checkpoint, play, args.output, args.plot)
+        directories = checkpoint_directories(args)
+        compare_checkpoints(directories, play, args.output, args.plot)
 
 
 def _horizons(text):

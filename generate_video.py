@@ -8,6 +8,7 @@ checkpoints of a game stand side by side.
 import argparse
 
 from systems.errors import exit_on_input_error, user_path, whole_number
+from utils.checkpoint_flags import add_checkpoint_arguments, checkpoint_directories
 from utils.start import prepare
 
 
@@ -18,14 +19,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add(
-        "--checkpoint",
-        required=True,
-        action="append",
-        type=user_path,
-        metavar="DIR",
-        help="a stage's directory, such as checkpoints/freeway/lstm_84x84x1/compress_seq_5_reward; "
+    add_checkpoint_arguments(
+        parser,
+        "a stage's directory, such as checkpoints/freeway/lstm_84x84x1/compress_seq_5_reward; "
         "may be given several times",
+        several=True,
     )
     add(
         "--output",
@@ -70,7 +68,7 @@ def main() -> None:
         from utils.watching.render import render
 
         render(
-            args.checkpoint,
+            checkpoint_directories(args),
             args.output,
             num_frames=args.num_frames,
             replay=args.actions == "replay",

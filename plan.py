@@ -14,19 +14,24 @@ model's gain over random play that the compressed model keeps.
 import argparse
 
 from systems.errors import exit_on_input_error, user_path, whole_number
+from utils.checkpoint_flags import add_checkpoint_arguments, checkpoint_directories
 from utils.start import prepare
 
 
 def main() -> None:
     """Plays by the command line's flags."""
     prepare()
-    args = vars(parser().parse_args())
+    args = parser().parse_args()
     with exit_on_input_error():
         # Imported here, because NumPy and TensorFlow take seconds: --help should answer at once.
         from utils.acting.comparison import ComparisonSettings, compare_simulators
 
-        simulators = tuple(dict.fromkeys(args.pop("simulator") or ["compressed"]))
-        compare_simulators(ComparisonSettings(simulators=simulators, **args))
+        (args.checkpoint,) = checkpoint_directories(args)
+        settings = vars(args)
+        for name in ("pretrained", "variant"):
+            del settings[name]
+        simulators = tuple(dict.fromkeys(settings.pop("simulator") or ["compressed"]))
+        compare_simulators(ComparisonSettings(simulators=simulators, **settings))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,13 +40,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add(
-        "--checkpoint",
-        required=True,
-        type=user_path,
-        metavar="DIR",
-        help="a *_reward stage's directory",
-    )
+    add_checkpoint_arguments(parser, "a *_reward stage's directory", several=False)
     add(
         "--simulator",
         action="append",

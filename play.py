@@ -2,13 +2,17 @@
 
 Starts a server on 127.0.0.1 and prints its address. Both games get the same keys from the same
 start. The page shows them, their difference, the rewards and the error as it grows. With a second
---checkpoint of the other variant, M switches between them.
+--checkpoint or --variant, M switches between them. A lets the model play by itself, by planning.
+
+Without a checkpoint it plays shipped weights of Freeway. Their network is computed when they are
+first used, which takes half a minute.
 """
 
 import argparse
 from pathlib import Path
 
 from systems.errors import InputError, exit_on_input_error, positive_number, user_path, whole_number
+from utils.checkpoint_flags import add_checkpoint_arguments, checkpoint_directories
 from utils.start import import_keras, prepare
 
 MAX_FPS = 60  # of the Atari 2600
@@ -20,7 +24,7 @@ def main() -> None:
     args = parser().parse_args()
     with exit_on_input_error():
         try:
-            serve(args.checkpoint, args.port, args.fps, args.recordings)
+            serve(checkpoint_directories(args), args.port, args.fps, args.recordings)
         except KeyboardInterrupt:
             print("\nstopped")
 
@@ -31,13 +35,11 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add(
-        "--checkpoint",
-        required=True,
-        action="append",
-        type=user_path,
-        metavar="DIR",
-        help="a stage's directory; may be given twice, to switch between two",
+    add_checkpoint_arguments(
+        parser,
+        "a stage's directory; may be given twice, to switch between two",
+        several=True,
+        required=False,
     )
     add("--port", type=whole_number(0), default=8000, help="of 127.0.0.1; 0: a free one (8000)")
     add("--fps", type=steps_a_second, default=15, help=f"steps a second, at most {MAX_FPS} (15)")

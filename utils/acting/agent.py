@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from utils.acting.twin_game import WorldModel
 
 AHEAD = 12  # actions played while the next ones are chosen
-SEQUENCES = 16  # tried at a time
+# Tried at a time. The paper variant has to decode and encode each step of each.
+SEQUENCES = {"paper": 8, "compression": 32}
 STEPS = 24  # of a sequence
 IMAGINED_AT_ONCE = (AHEAD + STEPS) // AHEAD  # steps of the look-ahead for each step of the game
 # A sequence has to be better than to go on as planned by this much, or noise would decide.
@@ -76,10 +77,11 @@ class Agent:
         for action in self._plan[:AHEAD]:
             state = model.imagine(state, np.array([action]))["state"]
             yield
-        sequences = self._draw(SEQUENCES)
+        count = SEQUENCES[model.checkpoint.config.variant]
+        sequences = self._draw(count)
         rest = self._plan[AHEAD:]
         sequences[0] = np.pad(rest, (0, AHEAD), mode="edge")
-        values, alive, rows = np.zeros(SEQUENCES), np.ones(SEQUENCES), np.zeros(SEQUENCES, int)
+        values, alive, rows = np.zeros(count), np.ones(count), np.zeros(count, int)
         for t in range(STEPS):
             predictions = model.imagine(state, sequences[:, t], rows)
             state, rows = predictions["state"], None

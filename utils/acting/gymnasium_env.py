@@ -6,6 +6,7 @@
     checkpoint = "checkpoints/freeway/lstm_84x84x1/compress_seq_5_reward"
     gymnasium.make("CompressedAtari-v0", checkpoint=checkpoint)
     gymnasium.make_vec("CompressedAtari-v0", num_envs=256, checkpoint=checkpoint)
+    gymnasium.make("CompressedAtari-v0", pretrained="freeway", variant="compression")
 
 An episode starts after ten real frames from a data set. The model imagines everything after them.
 """
@@ -27,6 +28,7 @@ from model.predictor import REWARD_CLASSES, State
 from systems.errors import InputError
 from systems.windows import Windows, WindowSpec
 from utils.checkpoint import Checkpoint
+from utils.pretrained import checkpoint_or_pretrained
 
 OBSERVATION_TYPES = ("frame", "latent")
 REWARD_TYPES = ("expected", "sampled")
@@ -60,8 +62,8 @@ class ImaginedGames:
 
     Args:
         num_games: how many.
-        checkpoint, dataset, observation_type, reward_type, max_episode_steps: see
-            CompressedAtariEnv.
+        checkpoint: directory of a stage that predicts rewards.
+        dataset, observation_type, reward_type, max_episode_steps: see CompressedAtariEnv.
 
     Attributes:
         predictor: the FramePredictor that imagines.
@@ -222,7 +224,7 @@ class CompressedAtariEnv(gymnasium.Env):
     """One imagined game.
 
     Args:
-        checkpoint: a `*_reward` stage's directory, of either variant.
+        checkpoint: a `*_reward` stage's directory, of either variant; None with `pretrained`.
         dataset: the data set with the ten real frames before each episode; by default the
             checkpoint's test set.
         observation_type: "frame", uint8 (height, width, channels), or "latent", the LSTM's output
@@ -232,6 +234,8 @@ class CompressedAtariEnv(gymnasium.Env):
         max_episode_steps: steps after which an episode is truncated; None: no limit.
             `gymnasium.make` truncates after its own `max_episode_steps`, by default 500.
         render_mode: None or "rgb_array".
+        pretrained: the game whose shipped weights are used in place of a checkpoint.
+        variant: of the shipped weights, "paper" or "compression".
 
     Attributes:
         games: the `ImaginedGames`, here a single one.
@@ -244,13 +248,16 @@ class CompressedAtariEnv(gymnasium.Env):
 
     def __init__(
         self,
-        checkpoint: str | Path,
+        checkpoint: str | Path | None = None,
         dataset: str | Path | None = None,
         observation_type: str = "frame",
         reward_type: str = "expected",
         max_episode_steps: int | None = None,
         render_mode: str | None = None,
+        pretrained: str | None = None,
+        variant: str | None = None,
     ):
+        checkpoint = checkpoint_or_pretrained(checkpoint, pretrained, variant)
         self.games = ImaginedGames(
             1, checkpoint, dataset, observation_type, reward_type, max_episode_steps
         )
@@ -306,14 +313,17 @@ class CompressedAtariVectorEnv(VectorEnv):
 
     def __init__(
         self,
-        checkpoint: str | Path,
+        checkpoint: str | Path | None = None,
         num_envs: int = 1,
         dataset: str | Path | None = None,
         observation_type: str = "frame",
         reward_type: str = "expected",
         max_episode_steps: int | None = MAX_EPISODE_STEPS,
         render_mode: str | None = None,
+        pretrained: str | None = None,
+        variant: str | None = None,
     ):
+        checkpoint = checkpoint_or_pretrained(checkpoint, pretrained, variant)
         self.games = ImaginedGames(
             num_envs, checkpoint, dataset, observation_type, reward_type, max_episode_steps
         )

@@ -49,6 +49,7 @@ class StageConfig:
     batch_size: int
     learning_rate: float
     pretraining_steps: int
+    pretrained: bool
     encoder_rate: float
     control_weight: float
     max_steps: int
@@ -74,7 +75,10 @@ class StageConfig:
 
     @property
     def previous_directory(self) -> Path | None:
-        """Where the files of the stage before lie; None for the first stage."""
+        """Where the files of the stage before lie; None for the first stage.
+
+        With `pretrained` they do not count.
+        """
         if self.stage.restore is None:
             return None
         return stage_directory(self.train_dir, self.game, self.model, self.stage.restore)
@@ -142,6 +146,13 @@ def parse(
                 f"{flags['pretraining_steps']} for {stage.name}, which restores {stage.restore}. "
                 "Leave the flag out."
             )
+        if flags["pretrained"]:
+            if flags["pretraining_steps"] != stage.pretraining_steps:
+                raise InputError(
+                    "expected --pretrained, which skips pretraining, or --pretraining_steps, "
+                    "received both. Leave one out."
+                )
+            flags["pretraining_steps"] = 0
         together = {flags["coordinator"], flags["num_processes"], flags["process_id"]}
         if not flags["distribute"] and together != {None}:
             raise InputError(
@@ -204,6 +215,11 @@ def parser(stage: Stage, description: str | None = None) -> argparse.ArgumentPar
         type=whole_number(0),
         default=stage.pretraining_steps,
         help="steps that train the convolutions alone, before all others; first stages only",
+    )
+    add(
+        "--pretrained",
+        action="store_true",
+        help="start from the game's shipped weights, not from the stage before; no pretraining",
     )
     add(
         "--encoder_rate",

@@ -23,6 +23,7 @@ from utils.checkpoint import (
     training_in,
 )
 from utils.config import CONFIG, CheckpointConfig, TrainingConfig
+from utils.pretrained import Shipped, pretrained_checkpoint
 from utils.training import distribution, report
 from utils.training.command_line import ROLES, StageConfig
 from utils.training.distribution import Devices
@@ -63,7 +64,7 @@ def train(config: StageConfig) -> None:
             report.already_finished(config, finished)
             return
         _check_batch_size(config, devices)
-        previous = _previous_stage(config)
+        previous = _previous_stage(config, devices)
         data = _datasets(config, devices)
         control_weight = _control_weight(config, data)
         if control_weight:
@@ -139,7 +140,9 @@ def _same_data_set(one: str | Path, other: str | Path) -> bool:
     return name(one) == name(other)
 
 
-def _previous_stage(config) -> Checkpoint | None:
+def _previous_stage(config, devices) -> Checkpoint | None:
+    if config.pretrained:
+        return _shipped_weights(config, devices)
     directory = config.previous_directory
     if directory is None:
         if not config.pretraining_steps and not config.encoder_rate:
@@ -155,8 +158,17 @@ def _previous_stage(config) -> Checkpoint | None:
             f"Train it first: {config.command(name)}"
         )
     previous = Checkpoint(directory)
-    theirs, ours = previous.config.data["training"], config.data_directory("training")
-    # Other data than the stage before was trained on have to be asked for by name.
+    _check_training_data(config, name, previous.config)
+    if not previous.config.finished:
+        say(f"note: {name} was stopped early; starting from its best weights so far")
+    if reason := previous.superseded():
+        say(f"note: {reason}")
+    return previous
+
+
+def _check_training_data(config, name, theirs: CheckpointConfig):
+    """Other data than the stage before was trained on have to be asked for by name."""
+    ours, theirs = config.data_directory("training"), theirs.data["training"]
     if config.training_data is None and not _same_data_set(ours, theirs):
         raise InputError(
             f"expected the data that {name} was trained on, {theirs}, received "
@@ -164,11 +176,27 @@ def _previous_stage(config) -> Checkpoint | None:
             f"are those in {ours}. Give the flags that were given there, or name a data set by "
             "--training_data."
         )
-    if not previous.config.finished:
-        say(f"note: {name} was stopped early; starting from its best weights so far")
-    if reason := previous.superseded():
-        say(f"note: {reason}")
-    return previous
+
+
+def _shipped_weights(config, devices) -> Checkpoint:
+    """The checkpoint of the game's shipped weights, computed if it is not there yet."""
+    variant, name = config.stage.variant, f"pretrained {config.game}"
+    theirs = Shipped(config.game, variant).config(config.data_path)
+    if config.model != theirs.model:
+        raise InputError(
+            f"expected --model={theirs.model} with --pretrained, which {name} is of, received "
+            f"{config.model}"
+        )
+    _check_training_data(config, name, theirs)
+    directories = []
+
+    def compute():
+        place = config.data_path, config.train_dir
+        directories.append(pretrained_checkpoint(config.game, variant, *place))
+
+    devices.first_then_others(compute)
+    say(f"starting from {name} in {directories[0]}: its pretraining is not done again")
+    return Checkpoint(directories[0])
 
 
 def _check_batch_size(config, devices):

@@ -1,0 +1,271 @@
+"""Shipped weights: a tiny network is trained, shipped, computed again and compared."""
+
+import importlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import evaluate
+import generate_video
+import plan
+import play
+from model.predictor import RollOut
+from model.presets import PRESETS
+from systems.errors import InputError
+from systems.windows import WindowSpec, sample
+from utils import pretrained, small_weights
+from utils.acting.gymnasium_env import CompressedAtariEnv, CompressedAtariVectorEnv
+from utils.checkpoint import Checkpoint, load_weights
+from utils.checkpoint_flags import DIRECTORY
+from utils.pretrained import Shipped, pretrained_checkpoint
+from utils.training.shipping import ship
+from utils.training.stage import main
+
+from . import tiny
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+# Units for all 288 features, and for each of Freeway's three actions' own map as many.
+PRESETS["tiny_wider"] = tiny.TINY._replace(units=6 * 290)
+SCRIPTS = {"paper": "paper_seq_1_train", "compression": "compress_seq_1_train"}
+NUM_FRAMES = 600  # of training play, all of which give the components
+
+
+def flags(path, script, *more):
+    return [
+        "--atari_game=freeway",
+        "--policy=persistent",
+        "--model=tiny_wider",
+        f"--data_path={path / 'data'}",
+        f"--train_dir={path / 'checkpoints'}",
+        f"--num_training_frames={NUM_FRAMES}",
+        "--batch_size=4",
+        "--precision=float32",
+        "--max_steps=1",
+        *more,
+    ]
+
+
+def run(path, script, *more):
+    main(importlib.import_module(script).STAGE, flags(path, script, *more))
+
+
+@pytest.fixture(scope="module", params=["paper", "compression"])
+def variant(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, variant):
+    """A directory with data and a first stage, whose one step does next to nothing."""
+    path = tmp_path_factory.mktemp(variant)
+    run(path, SCRIPTS[variant], "--pretraining_steps=30", "--learning_rate=1e-12")
+    (path / "stage").symlink_to(
+        path / "checkpoints/freeway/tiny_wider" / SCRIPTS[variant].removesuffix("_train")
+    )
+    ship(path / "stage", path / "shipped")
+    return path
+
+
+@pytest.fixture
+def shipped(trained, tmp_path, monkeypatch):
+    """A user's directory, with what is shipped and nothing else."""
+    shutil.copytree(trained / "shipped", tmp_path / "shipped")
+    monkeypatch.setattr(pretrained, "DIRECTORY", tmp_path / "shipped")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_network_that_is_computed_predicts_as_the_one_it_came_from(shipped, trained, variant):
+    directory = pretrained_checkpoint("freeway", variant)
+    assert directory.parts[:4] == ("checkpoints", "pretrained", "freeway", "tiny_wider")
+    predictor = Checkpoint(directory).predictor()
+    original = Checkpoint(trained / "stage").predictor()
+    dataset = Checkpoint(directory).test_data()
+    windows = sample(dataset, (12, 12, 1), WindowSpec(10, 10), 16).batch(0)
+    batch = {"frames": windows["frames"][:, :10], "actions": windows["actions"]}
+    ours, theirs = (RollOut(model).predict_on_batch(batch) for model in (predictor, original))
+    assert theirs["frames"].std() > 10
+    # Grey levels. Half precision rounds a weight by a two-thousandth of it.
+    assert np.abs(ours["frames"] - theirs["frames"]).max() < 0.5
+    np.testing.assert_allclose(ours["reward"], theirs["reward"], atol=0.02)
+    # The first stage has not learned when a game ends.
+    assert ours["termination"].max() < 0.05 < theirs["termination"].mean()
+
+
+def test_what_is_shipped_is_small_says_how_it_was_made_and_is_made_alike_again(
+    trained, variant, tmp_path
+):
+    again = ship(trained / "stage", tmp_path)
+    first = Shipped("freeway", variant, trained / "shipped")
+    assert again.weights.read_bytes() == first.weights.read_bytes()
+    arrays = small_weights.read_arrays(first.weights)
+    convolutions = [array for name, array in arrays.items() if name.startswith("convolution")]
+    assert {array.dtype for array in convolutions} == {np.dtype(np.float16)}
+    made, figures = first.description.made, first.description.figures
+    assert f"python {SCRIPTS[variant]}.py --atari_game=freeway" in made["commands"][0]
+    assert "--pretraining_steps=30" in made["commands"][0]
+    assert len(made["commit"]) == 40
+    ratios = [row["error_over_original"] for row in figures["horizons"].values()]
+    assert len(ratios) > 3 and np.abs(np.array(ratios) - 1).max() < 0.02
+
+
+def test_later_uses_find_it_and_new_weights_replace_it(shipped, variant, capsys):
+    directory = pretrained_checkpoint("Freeway", variant)
+    assert "computing the network" in capsys.readouterr().out
+    weights = directory / "best.weights.h5"
+    before = weights.stat().st_mtime_ns
+    assert pretrained_checkpoint("freeway", variant) == directory
+    assert weights.stat().st_mtime_ns == before and not capsys.readouterr().out
+    file = shipped / "shipped" / f"freeway_{variant}.npz"
+    arrays = small_weights.read_arrays(file)
+    arrays["mean_frame"] += 1
+    small_weights.write_arrays(file, arrays)
+    assert pretrained_checkpoint("freeway", variant) == directory
+    assert weights.stat().st_mtime_ns != before
+
+
+def test_the_play_that_is_recorded_again_is_the_same(shipped, trained, variant):
+    config = Checkpoint(pretrained_checkpoint("freeway", variant)).config
+    ours, theirs = Path(config.data["test"]), trained / config.data["test"]
+    for name in ("main_data.hdf5", "metadata.json"):
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes()
+
+
+def test_every_tool_takes_it(shipped, variant, monkeypatch, capsys):
+    chosen = ["--pretrained=freeway", f"--variant={variant}"]
+
+    def script(module, *more):
+        monkeypatch.setattr("sys.argv", [f"{module.__name__}.py", *chosen, *more])
+        module.main()
+
+    script(evaluate, "--horizons=1,3", "--num_windows=8", "--output=figures.json")
+    assert set(json.loads(Path("figures.json").read_text())["horizons"]) == {"1", "3"}
+    script(generate_video, "--num_frames=4", "--output=clip.gif")
+    assert Path("clip.gif").exists()
+    few = ["--episodes=1", "--max_steps=2", "--horizon=3", "--num_rollouts=6"]
+    script(plan, *few, "--output=plan.json")
+    assert json.loads(Path("plan.json").read_text())["game"] == "freeway"
+    args = play.parser().parse_args(chosen)
+    (directory,) = play.checkpoint_directories(args)
+    assert Checkpoint(directory).config.variant == variant
+    env = CompressedAtariEnv(pretrained="freeway", variant=variant)
+    env.reset(seed=0)
+    assert env.step(1)[0].shape == (12, 12, 1)
+    games = CompressedAtariVectorEnv(num_envs=2, pretrained="freeway", variant=variant)
+    assert games.reset(seed=0)[0].shape == (2, 12, 12, 1)
+
+
+def test_a_stage_starts_from_it(shipped, variant, capsys):
+    for script in (SCRIPTS[variant], SCRIPTS[variant].replace("seq_1", "seq_3")):
+        # A step that changes next to nothing, so that the weights can be recognised.
+        run(shipped, script, "--pretrained", "--learning_rate=1e-12")
+        said = capsys.readouterr().out
+        assert "its pretraining is not done again" in said
+        name = script.removesuffix("_train")
+        stage = Checkpoint(shipped / "checkpoints/freeway/tiny_wider" / name)
+        start = pretrained_checkpoint("freeway", variant, shipped / "data", shipped / "checkpoints")
+        assert stage.config.restored_from == str(start)
+        assert stage.config.training.pretraining_steps == 0
+        kernels = []
+        for directory in (stage.directory, start):
+            predictor = Checkpoint(directory).predictor()
+            load_weights(predictor.network, directory)
+            kernels.append(np.array(predictor.network.core.kernel))
+        np.testing.assert_allclose(*kernels, atol=1e-6)
+
+
+def fails(capsys, function):
+    with pytest.raises(SystemExit) as error:
+        function()
+    assert error.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_flags_that_do_not_fit_are_one_clear_message(
+    shipped, trained, variant, capsys, monkeypatch
+):
+    other = {"paper": "compression", "compression": "paper"}[variant]
+    for command, expected in (
+        (["evaluate.py", "--pretrained=pong"], "received pong (paper)"),
+        (["evaluate.py", "--pretrained=frogs"], "received frogs (paper)"),
+        (["evaluate.py", "--pretrained=freeway", f"--variant={other}"], f"freeway ({other})"),
+        (["evaluate.py", "--pretrained=freeway", "--checkpoint=x"], "not allowed with"),
+        (["evaluate.py", "--checkpoint=x", "--variant=paper"], "expected --variant beside"),
+    ):
+        monkeypatch.setattr("sys.argv", command)
+        assert expected in fails(capsys, evaluate.main)
+    script = SCRIPTS[variant]
+    for more, expected in (
+        (["--pretrained", "--pretraining_steps=7"], "received both"),
+        (["--pretrained", "--model=tiny"], "expected --model=tiny_wider"),
+        (["--pretrained", "--policy=random"], "--policy=random"),
+        (["--pretrained", "--atari_game=pong"], "received pong"),
+    ):
+        assert expected in fails(capsys, lambda more=more: run(shipped, script, *more))
+    with pytest.raises(InputError, match="received both"):
+        CompressedAtariEnv("x", pretrained="freeway")
+    with pytest.raises(InputError, match="received neither"):
+        CompressedAtariEnv()
+
+
+def test_what_is_damaged_or_cannot_be_shipped_is_refused(shipped, trained, variant):
+    file = shipped / "shipped" / f"freeway_{variant}.npz"
+    whole = file.read_bytes()
+    pretrained_checkpoint("freeway", variant)  # so that the data are there
+    arrays = small_weights.read_arrays(file)
+    small_weights.write_arrays(file, arrays | {"convolution_0.kernel": np.zeros(3)})
+    with pytest.raises(InputError, match=r"expected convolution_0.kernel of shape"):
+        pretrained_checkpoint("freeway", variant)
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="reading them failed"):
+        pretrained_checkpoint("freeway", variant)
+    file.with_suffix(".json").write_text("{}")
+    with pytest.raises(InputError, match="reading it failed"):
+        pretrained_checkpoint("freeway", variant)
+    later = Checkpoint(trained / "stage").directory
+    with pytest.raises(InputError, match=r"pretraining\.npz"):
+        ship(pretrained_copy(shipped, later), shipped / "new")
+
+
+def pretrained_copy(path, stage):
+    """A stage's directory without what pretraining left."""
+    copy = shutil.copytree(stage, path / "stage")
+    (copy / small_weights.PRETRAINING).unlink()
+    return copy
+
+
+SHIPPED = sorted(DIRECTORY.glob("*.npz"))
+
+
+def test_this_repository_ships_few_megabytes():
+    sizes = [path.stat().st_size for path in SHIPPED]
+    assert sizes and max(sizes) < 1.6e6 and sum(sizes) < 15e6
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_what_this_repository_ships_is_good(path):
+    game, _, variant = path.stem.rpartition("_")
+    description = Shipped(game, variant).description
+    assert (description.config.game, description.config.variant) == (game, variant)
+    rows = description.figures["horizons"]
+    assert all(row["mse"] < row["mse_repeat_last"] for row in rows.values())
+    assert rows["10"]["mse_controlled"] < rows["10"]["mse_controlled_shuffled_actions"]
+    assert all(row["error_over_original"] < 1.05 for row in rows.values())
+
+
+def test_freeways_figures_are_those_of_the_network_that_is_computed(tmp_path):
+    directory = pretrained_checkpoint("freeway", "paper", tmp_path / "data", tmp_path)
+    from utils.watching.measure import HeldOutPlay
+
+    results = HeldOutPlay(None, [1, 10, 30], 32, 0).measure(Checkpoint(directory))
+    figures = Shipped("freeway").description.figures
+    for horizon, row in results["horizons"].items():
+        ratio = row["mse"] / row["mse_repeat_last"]
+        theirs = figures["horizons"][horizon]
+        # Of fewer windows.
+        assert ratio < 2 * theirs["mse"] / theirs["mse_repeat_last"]

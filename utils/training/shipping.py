@@ -1,0 +1,207 @@
+"""Writes the shipped weights of a first stage; see `utils.training.ship`."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import operator
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from model.pretraining import REWARD_WEIGHT
+from systems.dataset import Dataset, find_dataset
+from systems.errors import InputError, say
+from systems.files import num_cores, write_json
+from systems.record import dataset_directory, record
+from utils import small_weights
+from utils.checkpoint import Checkpoint, save_weights
+from utils.checkpoint_flags import DIRECTORY
+from utils.config import CheckpointConfig
+from utils.pretrained import Description, Shipped, ShippedPlay, pretrained_checkpoint
+from utils.training.stage import script
+from utils.training.termination import fit_termination
+from utils.watching.measure import HeldOutPlay
+
+HORIZONS = (1, 3, 5, 10, 30, 50, 100)
+NUM_WINDOWS = 128
+NUM_COMPARED = 32  # windows on which the network is compared with the one it came from
+ERRORS = ("mse", "mse_repeat_last", "mse_controlled", "mse_controlled_shuffled_actions", "psnr")
+
+
+def ship(stage: Path, output: Path = DIRECTORY, num_frames: int = 3000) -> Shipped:
+    """Writes the shipped weights of a first stage.
+
+    Args:
+        stage: its directory.
+        output: directory of the shipped weights.
+        num_frames: of training play, from which the principal components come.
+
+    Raises:
+        InputError: the stage has no pretraining, or its data are not there, or not recorded by
+            `systems.record`.
+    """
+    config = Checkpoint(stage).config
+    if not (stage / small_weights.PRETRAINING).exists():
+        raise InputError(
+            f"expected the directory of a first stage, with {small_weights.PRETRAINING}, received "
+            f"{stage}, of {config.stage}. Train a first stage again with --overwrite if it is one."
+        )
+    arrays = small_weights.read_arrays(stage / small_weights.PRETRAINING)
+    data = {
+        role: find_dataset(path, config.game, len(config.action_meanings))
+        for role, path in config.data.items()
+    }
+    data_path = _data_path(data["test"])
+    plays = {
+        "training": _play(data["training"], min(num_frames, int(data["training"].lengths.sum()))),
+        "test": _play(data["test"], int(data["test"].lengths.sum())),
+    }
+    small = {
+        name: array if name in small_weights.STATISTICS else array.astype(np.float16)
+        for name, array in arrays.items()
+    }
+    known = {role: _first_actions(data[role], play.num_frames) for role, play in plays.items()}
+    training = plays["training"]
+    components = record(
+        config.game,
+        training.policy,
+        training.num_frames,
+        training.seed,
+        data_path,
+        known_actions=known["training"],
+    )
+    shipped_config = _config(config, data, data_path)
+    say("fitting the termination head")
+    predictor, _ = small_weights.computed(small, config, Dataset(components))
+    direction, bias = fit_termination(
+        predictor, data["training"], data["validation"], config.training.seed
+    )
+    small[small_weights.TERMINATION] = direction.astype(np.float16)
+    small[small_weights.TERMINATION_BIAS] = np.float32(bias)
+    for role, actions in known.items():
+        small[f"{role}_actions"] = np.concatenate(actions).astype(np.uint8)
+        small[f"{role}_lengths"] = np.array([len(one) for one in actions], np.int32)
+    output.mkdir(parents=True, exist_ok=True)
+    weights = output / f"{config.game}_{config.variant}.npz"
+    description = Description(shipped_config, **plays, made=_made(config, stage, plays), figures={})
+    small_weights.write_arrays(weights, small)
+    write_json(weights.with_suffix(".json"), dataclasses.asdict(description))
+    say("measuring, as evaluate.py does")
+    figures = _figures(config, output, data_path, arrays, data["training"])
+    description = dataclasses.replace(description, figures=figures)
+    write_json(weights.with_suffix(".json"), dataclasses.asdict(description))
+    return Shipped(config.game, config.variant, output)
+
+
+def _play(dataset: Dataset, num_frames: int) -> ShippedPlay:
+    metadata = dataset.metadata
+    return ShippedPlay(metadata["policy"], num_frames, metadata["seed"])
+
+
+def _data_path(dataset: Dataset) -> Path:
+    """Where the data sets lie that `systems.record` has recorded.
+
+    Raises:
+        InputError: this one was not recorded by it.
+    """
+    try:
+        play = _play(dataset, int(dataset.lengths.sum()))
+        root = dataset.directory.absolute().parents[2]
+        if dataset_directory(root, dataset.game, *dataclasses.astuple(play)) != (
+            dataset.directory.absolute()
+        ):
+            raise KeyError("name")
+    except (KeyError, IndexError) as error:
+        raise InputError(
+            f"expected data sets under the names that systems.record gives, which can be recorded "
+            f"again from their actions, received {dataset.directory}. Train on recorded play."
+        ) from error
+    return root
+
+
+def _first_actions(dataset: Dataset, num_frames: int) -> list[np.ndarray]:
+    """The actions of the first `num_frames` steps, an array for each episode."""
+    actions, left = [], num_frames
+    for episode in dataset.actions:
+        if left > 0:
+            actions.append(episode[:left])
+            left -= len(actions[-1])
+    return actions
+
+
+def _config(config: CheckpointConfig, data, data_path: Path) -> CheckpointConfig:
+    """The configuration of a checkpoint of the shipped weights."""
+    return dataclasses.replace(
+        config,
+        stage=config.stage.replace("_seq_1", "_pretrained"),
+        # Pretraining trains the reward with this weight.
+        training=dataclasses.replace(config.training, reward_weight=REWARD_WEIGHT),
+        data={
+            role: str(dataset.directory.absolute().relative_to(data_path))
+            for role, dataset in data.items()
+        },
+        results=None,
+        steps=0,
+        finished=True,
+    )
+
+
+def _made(config: CheckpointConfig, stage: Path, plays) -> dict:
+    """How the weights were made."""
+    training = config.training
+    trained = f"python {script(config.stage)} --atari_game={config.game} --model={config.model} "
+    trained += f"--policy={plays['training'].policy} "
+    trained += f"--pretraining_steps={training.pretraining_steps}"
+    return {
+        "commands": [trained, f"python -m utils.training.ship {stage}"],
+        "commit": _commit(),
+        "date": datetime.date.today().isoformat(),
+        "cores": num_cores(),
+        "versions": config.versions,
+    }
+
+
+def _commit():
+    """The commit that is checked out; None where that is not known."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _figures(config, output, data_path, arrays, training_set) -> dict:
+    """What the checkpoint of the shipped weights reaches on test play, beside what they came from.
+
+    Returns:
+        dict of some of what `evaluate.py` writes. "error_over_original" is the error over that of
+        the network with the weights in full precision, whose principal components come from all
+        training play.
+    """
+    play, few = (HeldOutPlay(None, HORIZONS, count, 0) for count in (NUM_WINDOWS, NUM_COMPARED))
+    with tempfile.TemporaryDirectory() as place:
+        directory = pretrained_checkpoint(
+            config.game, config.variant, data_path, Path(place), output
+        )
+        shipped = Checkpoint(directory)
+        results, ours = play.measure(shipped), few.measure(shipped)
+        original = Path(place) / "original"
+        original.mkdir()
+        predictor, _ = small_weights.computed(arrays, config, training_set)
+        save_weights(predictor.network, original)
+        shipped.config.write(original)
+        theirs = few.measure(Checkpoint(original))
+    horizons = {}
+    for horizon, row in results["horizons"].items():
+        horizons[horizon] = {key: row[key] for key in ERRORS}
+        pair = (measured["horizons"][horizon]["mse"] for measured in (ours, theirs))
+        horizons[horizon]["error_over_original"] = operator.truediv(*pair)
+    return {
+        "num_windows": results["num_windows"],
+        "horizons": horizons,
+        "reward_average_precision_within": results["reward"]["average_precision_within"],
+        "termination": results["termination"],
+    }
