@@ -191,9 +191,10 @@ class FastImagination:
         self._transitions = None
         if predictor.variant == "compression" and keras.backend.backend() == "tensorflow":
             self._transitions = Transitions(predictor.network.core, predictor.compute_dtype)
-        self._functions = {}  # one for each horizon, because steps are unrolled
+        # One for each horizon, because steps are unrolled; and with and without frames.
+        self._functions = {}
 
-    def __call__(self, state: State, actions, rows=None) -> dict:
+    def __call__(self, state: State, actions, rows=None, decode: bool | None = None) -> dict:
         """Rolls out under actions.
 
         Args:
@@ -201,6 +202,7 @@ class FastImagination:
             actions: int (batch, horizon).
             rows: int (batch,), the row of the state that each sequence starts from; by default, the
                 sequence's own. Common beginnings of sequences are computed once.
+            decode: whether to return frames this time; None: as the constructor was told.
 
         Returns:
             dict as `Imagination` returns it; all but the state are NumPy arrays.
@@ -214,7 +216,7 @@ class FastImagination:
             every_row = np.arange(len(actions)) if rows is None else np.asarray(rows)
             steps = Steps.of(actions, every_row, needs_encoding, self._transitions.num_actions)
             batch = {"h": h, "c": state.c, "encoding": encoding, **steps._asdict()}
-            predictions = self._run(_TransitionsImagination, actions.shape[1], batch)
+            predictions = self._run(_TransitionsImagination, actions.shape[1], batch, decode)
             h = predictions.pop("h")
             recent = state.recent if rows is None else np.asarray(state.recent)[rows]
             after = State(h, h, predictions.pop("c"), recent)
@@ -222,16 +224,18 @@ class FastImagination:
             if rows is not None:
                 state = State(*(ops.take(part, rows, axis=0) for part in state))
             batch = {"state": state, "actions": actions}
-            predictions = self._run(Imagination, actions.shape[1], batch)
+            predictions = self._run(Imagination, actions.shape[1], batch, decode)
             after = predictions.pop("state")
         return {"state": after, **{key: np.asarray(value) for key, value in predictions.items()}}
 
-    def _run(self, model_class, horizon, batch):
-        if (model_class, horizon) not in self._functions:
+    def _run(self, model_class, horizon, batch, decode):
+        decode = self._decode if decode is None else decode
+        key = model_class, horizon, decode
+        if key not in self._functions:
             more = () if model_class is Imagination else (self._transitions,)
-            model = model_class(self._predictor, self._decode, *more)
-            self._functions[model_class, horizon] = _compiled(model, batch)
-        return dict(self._functions[model_class, horizon](batch))
+            model = model_class(self._predictor, decode, *more)
+            self._functions[key] = _compiled(model, batch)
+        return dict(self._functions[key](batch))
 
     def _transitions_pay(self, batch_size):
         """Whether `Transitions` is faster than `Imagination` for a batch of this size."""

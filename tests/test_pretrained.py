@@ -255,7 +255,7 @@ def test_what_this_repository_ships_is_good(path):
     rows = description.figures["horizons"]
     assert all(row["mse"] < row["mse_repeat_last"] for row in rows.values())
     assert rows["10"]["mse_controlled"] < rows["10"]["mse_controlled_shuffled_actions"]
-    assert all(row["error_over_original"] < 1.05 for row in rows.values())
+    assert all(row["error_over_original"] < 1.1 for row in rows.values())
 
 
 def test_freeways_figures_are_those_of_the_network_that_is_computed(tmp_path):

@@ -14,6 +14,8 @@ No reward is lost by that in the imagined game, because it goes as the same mode
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -41,10 +43,13 @@ class Agent:
     Args:
         num_actions: of the game.
         seed: of the sequences.
+        seconds: of each step that looking ahead may take, roughly. On a machine that is too slow
+            the agent looks less far ahead.
     """
 
-    def __init__(self, num_actions: int, seed: int):
+    def __init__(self, num_actions: int, seed: int, seconds: float = math.inf):
         self._num_actions, self._rng = num_actions, np.random.default_rng(seed)
+        self._seconds = seconds
         self.forget()
 
     def forget(self) -> None:
@@ -59,41 +64,44 @@ class Agent:
             model: imagines the game.
             state: of the imagined game.
         """
+        end = time.monotonic() + self._seconds
         if self._look_ahead is None:
-            self._look_ahead = self._choose(model, state)
+            self._begin(model)
+            self._look_ahead = self._look(model, state)
         for _ in range(IMAGINED_AT_ONCE):
             next(self._look_ahead, None)
+            if time.monotonic() > end:
+                break
         action = int(self._plan[self._played])
         self._played += 1
         if self._played == AHEAD:
-            self._plan, self._played, self._look_ahead = self._best, 0, None
+            self._plan = self._sequences[self._best()]
+            self._played, self._look_ahead = 0, None
         return action
 
-    def _choose(self, model: WorldModel, state: State) -> Iterator[None]:
-        """Chooses what follows the plan's first `AHEAD` actions; yields after each imagined step.
+    def _begin(self, model):
+        """Draws the sequences. The first one is to go on as planned, with the last action held."""
+        self._sequences = self._draw(SEQUENCES[model.checkpoint.config.variant])
+        self._sequences[0] = np.pad(self._plan[AHEAD:], (0, AHEAD), mode="edge")
+        self._values = np.zeros(len(self._sequences))
 
-        Sets `_best` before its last yield.
-        """
+    def _look(self, model: WorldModel, state: State) -> Iterator[None]:
+        """Adds up what the sequences earn after the plan; yields after each imagined step."""
         for action in self._plan[:AHEAD]:
-            state = model.imagine(state, np.array([action]))["state"]
+            state = model.look(state, np.array([action]))["state"]
             yield
-        count = SEQUENCES[model.checkpoint.config.variant]
-        sequences = self._draw(count)
-        rest = self._plan[AHEAD:]
-        sequences[0] = np.pad(rest, (0, AHEAD), mode="edge")
-        values, alive, rows = np.zeros(count), np.ones(count), np.zeros(count, int)
+        rows, alive = np.zeros(len(self._sequences), int), 1.0
         for t in range(STEPS):
-            predictions = model.imagine(state, sequences[:, t], rows)
+            predictions = model.look(state, self._sequences[:, t], rows)
             state, rows = predictions["state"], None
             reward = predictions["reward"][:, 0]
-            values += Planner.DISCOUNT**t * alive * (reward[:, 2] - reward[:, 0])
+            self._values += Planner.DISCOUNT**t * alive * (reward[:, 2] - reward[:, 0])
             alive = alive * (1 - predictions["termination"][:, 0])
-            if t == STEPS - 1:
-                self._best = sequences[self._index(values)]
             yield
 
-    def _index(self, values):
+    def _best(self):
         """The best sequence; one by chance if no reward is in sight, so that the player moves."""
+        values = self._values
         if values.max() - values.min() < MARGIN:
             return self._rng.integers(len(values))
         return 0 if values.max() < values[0] + MARGIN else values.argmax()

@@ -22,6 +22,7 @@ from utils.acting.recorder import Recorder, write_recording
 from utils.acting.twin_game import TwinGame, WorldModel, action_of_keys
 
 _OPPOSITES = {"UP": "DOWN", "DOWN": "UP", "LEFT": "RIGHT", "RIGHT": "LEFT"}
+AGENTS_SHARE = 0.6  # of a step's time, for looking ahead
 KEYS = frozenset({*_OPPOSITES, "FIRE", *"0123456789"})
 
 
@@ -233,7 +234,8 @@ class Session:
         if self._agent:
             self._agent = None
         elif self._twin.predicts_rewards:
-            self._agent = Agent(len(self._twin.action_meanings), self._seed)
+            seconds = AGENTS_SHARE / self._resources.fps
+            self._agent = Agent(len(self._twin.action_meanings), self._seed, seconds)
         else:
             raise ValueError(
                 "no agent: this stage has not learned to predict rewards, by which it would plan"

@@ -62,8 +62,8 @@ class WorldModel:
         batch = {"frames": frames[None], "actions": np.asarray(actions, np.int32)[None]}
         return self._observation.predict_on_batch(batch)
 
-    def imagine(self, state: State, actions: np.ndarray, rows: np.ndarray | None = None) -> dict:
-        """Imagines one step of several games.
+    def look(self, state: State, actions: np.ndarray, rows: np.ndarray | None = None) -> dict:
+        """Imagines one step of several games, without frames.
 
         Args:
             state: of the games.
@@ -73,11 +73,11 @@ class WorldModel:
         Returns:
             what `model.predictor.Imagination` returns.
         """
-        return self._imagination(state, actions.astype(np.int32)[:, None], rows)
+        return self._imagination(state, actions.astype(np.int32)[:, None], rows, decode=False)
 
     def step(self, state: State, action: int) -> Prediction:
         """Imagines one step from a state."""
-        predictions = self.imagine(state, np.array([action]))
+        predictions = self._imagination(state, np.array([[action]], np.int32))
         frame = np.rint(predictions["frames"][0, 0]).astype(np.uint8)
         reward = float(predictions["reward"][0, 0] @ np.array(REWARD_CLASSES, np.float32))
         termination = float(predictions["termination"][0, 0])
