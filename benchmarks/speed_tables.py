@@ -58,7 +58,7 @@ def i_have() -> str:
         [
             "a laptop without bfloat16",
             "`make demo`, or `make train` overnight",
-            f"{kept['demo_float32']} for the demo",
+            kept["demo_float32"],
         ],
         [
             "one GPU",

@@ -21,6 +21,7 @@ from utils.acting.gymnasium_env import CompressedAtariEnv, CompressedAtariVector
 from utils.checkpoint import Checkpoint, load_weights
 from utils.checkpoint_flags import DIRECTORY
 from utils.pretrained import Shipped, pretrained_checkpoint
+from utils.training import shipping
 from utils.training.shipping import ship
 from utils.training.stage import main
 
@@ -57,6 +58,15 @@ def run(path, script, *more):
 @pytest.fixture(scope="module", params=["paper", "compression"])
 def variant(request):
     return request.param
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_windows():
+    """Measures few windows, because the emulator plays each window's futures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shipping, "NUM_WINDOWS", 8)
+        patch.setattr(shipping, "NUM_COMPARED", 8)
+        yield
 
 
 @pytest.fixture(scope="module")
