@@ -127,7 +127,7 @@ lunar_lander doom: .venv/installed
 	$(BIN)/python paper_seq_3_train.py $(ENV_FLAGS) --max_steps=20
 	$(BIN)/python paper_seq_5_train.py $(ENV_FLAGS) --max_steps=20
 	$(BIN)/python paper_seq_5_train_reward.py $(ENV_FLAGS) --max_steps=100
-	$(BIN)/python evaluate.py --checkpoint $(ENV_TRAINED) --json docs/results/$@_paper.json
+	$(BIN)/python evaluate.py --checkpoint $(ENV_TRAINED) --horizon 1,3,5,10,30 --json docs/results/$@_paper.json
 	$(BIN)/python generate_video.py --checkpoint $(ENV_TRAINED) --horizon=$(ENV_CLIP_$@) --video docs/results/$@_paper.gif
 
 clean:
