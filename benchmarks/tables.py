@@ -285,7 +285,9 @@ def environments() -> str:
     rows = []
     for name, title in names.items():
         errors = read(name)["horizons"]
-        rows.append([title, *(number(ratio(errors[horizon], "mse"), 2) for horizon in horizons)])
+        for key, pixels in PIXELS[:2]:
+            cells = (number(ratio(errors[horizon], key), 2) for horizon in horizons)
+            rows.append([f"{title}, {pixels} pixels", *cells])
     return markdown(["", "1 step", *horizons[1:]], rows) + source(*names)
 
 
