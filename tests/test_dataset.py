@@ -246,7 +246,7 @@ def test_metadata_that_is_no_object_is_exit_code_2(tmp_path, capsys, text, messa
     with pytest.raises(InputError, match=message):
         Dataset(directory)
     with pytest.raises(SystemExit) as end:
-        main([str(directory)])
+        main([f"--dataset={directory}"])
     assert end.value.code == 2
     errors = capsys.readouterr().err
     assert errors.startswith("error: expected a data set in Minari's layout")
