@@ -109,6 +109,18 @@ def resize(frame: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     return frame.reshape(shape)
 
 
+def in_channels(frame: np.ndarray, channels: int) -> np.ndarray:
+    """Returns a frame in grey or RGB.
+
+    Args:
+        frame: uint8, grey (H, W, 1) or RGB (H, W, 3).
+        channels: 1 or 3.
+    """
+    if frame.shape[-1] == channels:
+        return frame
+    return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY if channels == 1 else cv2.COLOR_GRAY2RGB)
+
+
 class Moment(NamedTuple):
     """A moment of a game, from which `AtariGame` can go on any number of times.
 

@@ -32,10 +32,11 @@ from zlib_ng import zlib_ng
 
 from systems.arguments import Parser, add_dataset, add_num_workers
 from systems.atari import MAX_POOLED_FRAMES, AtariGame, Moment
-from systems.dataset import CONTROLLED, Dataset, directory_of_files
+from systems.dataset import CONTROLLED, Dataset
 from systems.episodes import ZLIB_LEVEL
 from systems.errors import InputError, exit_on_input_error, say
 from systems.files import refusals_explained, sync, workspace
+from systems.metadata import directory_of_files
 from systems.record import DEFAULT_NUM_WORKERS
 from systems.workers import answers, parent, require_parent
 

@@ -22,24 +22,25 @@ import cv2
 import h5py
 import numpy as np
 
-from systems.atari import resize
+from systems.atari import in_channels, resize
 from systems.emulation import emulation_of
 from systems.errors import InputError, one_line
 from systems.frame_cache import FrameCache
-from systems.metadata import action_meanings_of, environment_of, game_of, read_metadata
+from systems.metadata import (
+    FRAMES,
+    METADATA,
+    action_meanings_of,
+    directory_of_files,
+    environment_of,
+    game_of,
+    read_metadata,
+)
 from systems.observations import understand
 from systems.spaces import SpaceError, parsed
 from systems.steps import STEP_KEYS, first_action, read_steps
 
-FRAMES, METADATA = "main_data.hdf5", "metadata.json"
 CONTROLLED = "controlled.hdf5"  # made by `systems.controlled`
 KEYS = ("observations", *STEP_KEYS)
-
-
-def directory_of_files(directory: str | Path) -> Path:
-    """Returns where a data set's files lie: in `directory`, or in its `data`, as Minari nests."""
-    nested = Path(directory) / "data"
-    return nested if (nested / FRAMES).exists() else Path(directory)
 
 
 class Dataset:
@@ -302,9 +303,8 @@ class Dataset:
         for frame, out in zip(frames, fitted, strict=True):
             if indices:
                 frame = palette[frame] if channels == 3 else cv2.LUT(frame, grey_palette)
-            elif frame.shape[-1] != channels:
-                way = cv2.COLOR_RGB2GRAY if channels == 1 else cv2.COLOR_GRAY2RGB
-                frame = cv2.cvtColor(frame, way)
+            else:
+                frame = in_channels(frame, channels)
             out[:] = resize(frame, shape)
         return fitted
 

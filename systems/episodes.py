@@ -20,7 +20,7 @@ from systems.gymnasium_game import GymnasiumGame
 from systems.palette import Palette
 from systems.policies import KnownActions, Policy, make_policy
 from systems.real_game import RealGame
-from systems.seeds import generator
+from systems.seeds import environment_seed
 from systems.workers import Worker, parent
 
 # Measured on Freeway, Ms. Pac-Man, Space Invaders and Pong, where a step takes 400 to 700 us:
@@ -174,7 +174,7 @@ def serve_episodes() -> None:
             if len(known):
                 policy = KnownActions(policy, known)
             # The emulator draws nothing at random, but an environment may.
-            episode_seed = int(generator("environment", int(seed), index).integers(2**31))
+            episode_seed = environment_seed(int(seed), index)
             for part in play_episode(game, policy, max_steps, met, episode_seed):
                 connection.send(part)
 

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import cv2
 import h5py
 import numpy as np
 
-from systems.atari import game_name, resize
+from systems.atari import game_name, in_channels, resize
 from systems.errors import InputError, one_line
 from systems.observations import Observations, understand
 from systems.spaces import AmbiguousImage, SpaceError, named, parsed
@@ -185,11 +184,7 @@ class GymnasiumGame:
 
     def observation(self, shape: tuple[int, int, int]) -> np.ndarray:
         """Returns the current frame fitted to a preset's (height, width, channels), uint8."""
-        frame = self._screen
-        if frame.shape[-1] != shape[-1]:
-            way = cv2.COLOR_RGB2GRAY if shape[-1] == 1 else cv2.COLOR_GRAY2RGB
-            frame = cv2.cvtColor(frame, way)
-        return resize(frame, shape)
+        return resize(in_channels(self._screen, shape[-1]), shape)
 
     def _frame(self, observation):
         if self._observations is None:

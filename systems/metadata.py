@@ -10,6 +10,14 @@ from typing import Any
 from systems.gymnasium_game import Environment, name_of
 from systems.spaces import parsed
 
+FRAMES, METADATA = "main_data.hdf5", "metadata.json"
+
+
+def directory_of_files(directory: str | Path) -> Path:
+    """Returns where a data set's files lie: in `directory`, or in its `data`, as Minari nests."""
+    nested = Path(directory) / "data"
+    return nested if (nested / FRAMES).exists() else Path(directory)
+
 
 def read_metadata(path: Path) -> dict:
     """Returns what metadata.json holds.
@@ -61,12 +69,10 @@ def environment_of(metadata: dict) -> Environment | None:
 
 def game_of_directory(directory: str | Path) -> str | None:
     """Returns the game of a data set; None if it does not tell, or cannot be read."""
-    for nested in (Path(directory), Path(directory, "data")):
-        try:
-            return game_of(parsed(read_metadata(nested / "metadata.json")))
-        except (OSError, ValueError):
-            continue
-    return None
+    try:
+        return game_of(parsed(read_metadata(directory_of_files(directory) / METADATA)))
+    except (OSError, ValueError):
+        return None
 
 
 def action_meanings_of(metadata: dict) -> list[str]:

@@ -52,12 +52,11 @@ from systems.atari import (
     default_pooled_frames,
     game_name,
 )
-from systems.dataset import METADATA
 from systems.episodes import Colour, play_episodes
 from systems.errors import InputError, exit_on_input_error, probability, say, whole_number
 from systems.files import num_cores
 from systems.gymnasium_game import Environment, GymnasiumGame
-from systems.metadata import read_metadata
+from systems.metadata import METADATA, read_metadata
 from systems.policies import LookaheadPolicy, make_policy, policy_name
 from systems.real_game import RealGame
 from systems.write_dataset import EpisodesWriter, new_data_set
@@ -161,7 +160,7 @@ def record(
     else:
         real_game = RealGame(game, pooled_frames=pooled_frames)
         if directory.is_dir() and not overwrite:
-            _check_pooled_frames(directory, real_game.begin().pooled_frames)
+            _check_pooled_frames(directory, pooled_frames or default_pooled_frames(game))
     with new_data_set(directory, overwrite) as new:
         if new:
             dataset_id = _minari_name(game, policy, num_frames, seed, pooled_frames)

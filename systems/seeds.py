@@ -28,3 +28,8 @@ def generator(purpose: str, *seed: int) -> np.random.Generator:
     """
     key = (PURPOSES.index(purpose),)
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+def environment_seed(*seed: int) -> int:
+    """Returns what an environment is reset with, see `generator`."""
+    return int(generator("environment", *seed).integers(2**31))

@@ -16,9 +16,18 @@ def commit(root: Path = _ROOT) -> str | None:
 
     None where `root` is no checkout of its own, or there is no Git.
     """
+    return _git(root, "describe", "--always", "--dirty", "--exclude=*")
+
+
+def full_commit(root: Path = _ROOT) -> str | None:
+    """Returns the commit that is checked out, 40 digits; None as `commit` does."""
+    return _git(root, "rev-parse", "HEAD")
+
+
+def _git(root, *arguments):
     if not (root / ".git").exists():  # or the commit would be that of a directory around it
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    command = ["git", "-C", str(root), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -15,9 +15,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from systems.dataset import FRAMES, METADATA
 from systems.episodes import ZLIB_LEVEL, Episode
 from systems.files import refusals_explained, sync, workspace
+from systems.metadata import FRAMES, METADATA
 
 # The version of Minari whose layout this is. Its readers refuse versions that they do not know.
 _MINARI_VERSION = "0.5.4"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import operator
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from systems.dataset import Dataset, find_dataset
 from systems.errors import InputError, say
 from systems.files import num_cores, write_json
 from systems.record import dataset_directory, record
+from systems.version import full_commit
 from utils import small_weights
 from utils.checkpoint import Checkpoint, save_weights
 from utils.checkpoint_flags import DIRECTORY
@@ -157,20 +157,11 @@ def _made(config: CheckpointConfig, stage: Path, plays) -> dict:
     trained += f"--pretraining_steps={training.pretraining_steps}"
     return {
         "commands": [trained, f"python -m utils.training.ship {stage}"],
-        "commit": _commit(),
+        "commit": full_commit(),
         "date": datetime.date.today().isoformat(),
         "cores": num_cores(),
         "versions": config.versions,
     }
-
-
-def _commit():
-    """The commit that is checked out; None where that is not known."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _figures(config, output, data_path, arrays, training_set) -> dict:
