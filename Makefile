@@ -114,8 +114,8 @@ ENV_CLIP_lunar_lander = 30
 ENV_CLIP_doom = 13
 ENV_RECORD = $(BIN)/python -m systems.record --env=$(ENV_$@) --env_kwargs='$(ENV_KWARGS_$@)' --policy=persistent --data_path=results/data
 ENV_FLAGS = --model=lstm_84x84x1 --train_dir=results/checkpoints \
-	--training_data=$(ENV_DATA_$@)/persistent-20000-seed1-v1 \
-	--validation_data=$(ENV_DATA_$@)/persistent-3000-seed2-v1 --test_data=$(ENV_DATA_$@)/persistent-3000-seed3-v1
+	--training_data=$(ENV_DATA_$@)/persistent-20000-seed1-v2 \
+	--validation_data=$(ENV_DATA_$@)/persistent-3000-seed2-v2 --test_data=$(ENV_DATA_$@)/persistent-3000-seed3-v2
 ENV_TRAINED = results/checkpoints/$(lastword $(subst :, ,$(ENV_$@)))/lstm_84x84x1/paper_seq_5_reward
 
 lunar_lander doom: .venv/installed

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from systems.errors import say, user_path, whole_number
+from systems.errors import InputError, say, user_path, whole_number
 from systems.version import version
 
 MAX_FPS = 60  # of the Atari 2600, and what a video may have at most
@@ -25,7 +25,10 @@ who plays (--policy):
   random      draws every action anew, as in 2016. Freeway's chicken never crosses the road
   persistent  holds each action for 20 steps on average: for Freeway, where moving on is enough
   lookahead   searches in the emulator, and acts at random in 3 steps of 10: for games that take
-              skill, such as Pong, Ms. Pac-Man and Space Invaders; 40 steps a second and core"""
+              skill, such as Pong, Ms. Pac-Man and Space Invaders; 40 steps a second and core
+  skilled     searches 60 steps ahead, and acts at random in 1 step of 10: wins in Pong and most
+              other games; 25 steps a second and core
+  Several take turns within each episode, by shares of its steps: --policy=random:0.2,skilled:0.8"""
 
 TRAINED = "checkpoints/freeway/lstm_84x84x1"  # of the examples' checkpoints
 
@@ -127,9 +130,19 @@ def _games():
 
 def add_policy(add: Callable[..., Any]) -> None:
     """Adds --policy. The command line's notes have to hold `PLAYERS`."""
-    from systems.policies import POLICIES
+    what = "who plays while recording, or several with shares, see below"
+    add("--policy", default="random", type=_policy, help=what)
 
-    add("--policy", default="random", choices=POLICIES, help="who plays while recording, see below")
+
+def _policy(text: str) -> str:
+    """The argparse type of --policy."""
+    from systems.policies import shares_of
+
+    try:
+        shares_of(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def add_data_path(add: Callable[..., Any]) -> None:

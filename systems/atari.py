@@ -11,11 +11,11 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
-from ale_py import ALEInterface, ALEState, LoggerMode, roms
+from ale_py import Action, ALEInterface, ALEState, LoggerMode, roms
 
 from systems.errors import InputError
+from systems.images import resize
 from systems.palette import Palette
 
 # ALE ends the whole process, without an exception, when one of these is loaded.
@@ -28,6 +28,8 @@ FRAME_SKIP = 4  # default number of emulated frames for which an action is held
 USUAL_POOLED_FRAMES = 2
 POOLED_FRAMES = {"adventure": 3, "othello": 3, "pacman": 4, "wizard_of_wor": 6}
 MAX_POOLED_FRAMES = 8  # those of two steps; more would smear whatever moves
+
+MAX_NO_OPS = 30  # emulated frames of nothing at an episode's start, as Mnih et al. 2015 have it
 
 # The palette check compares whole RGB frames, so only one frame in this many is checked.
 _PALETTE_CHECK_INTERVAL = 256
@@ -96,31 +98,6 @@ def _letters(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def resize(frame: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Returns a frame resized to (height, width, channels) by area, which skips no small object.
-
-    Args:
-        frame: uint8, grey (H, W) or RGB (H, W, 3), with as many channels as `shape`.
-        shape: height, width and channels.
-    """
-    height, width, _ = shape
-    if frame.shape[:2] != (height, width):
-        frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
-    return frame.reshape(shape)
-
-
-def in_channels(frame: np.ndarray, channels: int) -> np.ndarray:
-    """Returns a frame in grey or RGB.
-
-    Args:
-        frame: uint8, grey (H, W, 1) or RGB (H, W, 3).
-        channels: 1 or 3.
-    """
-    if frame.shape[-1] == channels:
-        return frame
-    return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY if channels == 1 else cv2.COLOR_GRAY2RGB)
-
-
 class Moment(NamedTuple):
     """A moment of a game, from which `AtariGame` can go on any number of times.
 
@@ -138,8 +115,8 @@ class Moment(NamedTuple):
 class AtariGame:
     """One Atari 2600 game, played one action at a time.
 
-    A new game is at the start of an episode. Every episode starts from the same state, whatever
-    was played before it.
+    A new game is at the start of an episode. The emulator draws nothing at random, so two episodes
+    that start with as many no-ops and go on with the same actions are the same.
 
     The screen after an action combines the last emulated frames, also of the action before where
     they are more than `frame_skip`. Each pixel is the brightest of them, as in Mnih et al. 2015
@@ -152,6 +129,7 @@ class AtariGame:
         max_episode_frames: emulated frames after which an episode is cut off.
         pooled_frames: emulated frames that a screen combines, from 1 to 8. None: as many as the
             game needs, see `default_pooled_frames`.
+        mode, difficulty: of the game; 0 is its own default in nearly all games.
 
     Attributes:
         name: the canonical name of the game.
@@ -163,9 +141,12 @@ class AtariGame:
         max_episode_frames: as given.
         repeat_action_probability: how often the emulator repeats the action before instead.
         pooled_frames: emulated frames that a screen combines.
+        mode, difficulty: as given.
+        no_ops: emulated frames of nothing with which the episode began.
 
     Raises:
-        InputError: the game cannot be played, see `game_name`, or `pooled_frames` is out of range.
+        InputError: the game cannot be played, see `game_name`, it has no such mode or difficulty,
+            or `pooled_frames` is out of range.
     """
 
     # ALE's default is 0.25 ("sticky actions"). The recorded action would then not be the one that
@@ -179,6 +160,8 @@ class AtariGame:
         frame_skip: int = FRAME_SKIP,
         max_episode_frames: int = 108_000,
         pooled_frames: int | None = None,
+        mode: int = 0,
+        difficulty: int = 0,
     ) -> None:
         self.name = game_name(game)
         if pooled_frames is None:
@@ -193,24 +176,28 @@ class AtariGame:
         self.max_episode_frames = max_episode_frames
         ALEInterface.setLoggerMode(LoggerMode.Error)
         self._ale = ale = ALEInterface()
-        # All options come before loadROM, because it reads them.
-        # The default, -1, would seed with the time of day. Without sticky actions no game depends
-        # on the seed.
+        # All options come before loadROM, because it reads them. The default, -1, would seed with
+        # the time of day. Without sticky actions no game depends on the seed.
         ale.setInt("random_seed", 0)
         ale.setFloat("repeat_action_probability", self.repeat_action_probability)
         # One, because a screen combines several emulated frames: `step` repeats the action itself.
         ale.setInt("frame_skip", 1)
         # The default is no limit, and some games can be played badly for ever.
         ale.setInt("max_num_frames_per_episode", max_episode_frames)
-        # 0 is no limit over all episodes together: a limit would end a long recording.
-        ale.setInt("max_num_frames", 0)
-        # An episode is a whole game, not one life of it.
-        ale.setBool("truncate_on_loss_of_life", False)
-        # An average of two frames has no palette index.
-        ale.setBool("color_averaging", False)
+        ale.setInt("max_num_frames", 0)  # of all episodes: a limit would end a long recording
+        ale.setBool("truncate_on_loss_of_life", False)  # an episode is a whole game
+        ale.setBool("color_averaging", False)  # an average of two frames has no palette index
         ale.setBool("display_screen", False)
         ale.setBool("sound", False)
         ale.loadROM(roms.get_rom_path(self.name))
+        self.mode, self.difficulty = mode, difficulty
+        if mode:
+            _require("mode", mode, self.name, ale.getAvailableModes())
+            ale.setMode(mode)
+        if difficulty:
+            _require("difficulty", difficulty, self.name, ale.getAvailableDifficulties())
+            ale.setDifficulty(difficulty)
+        ale.reset_game()  # which is when they take effect
 
         self._actions = ale.getMinimalActionSet()
         self.action_meanings = tuple(action.name for action in self._actions)
@@ -221,18 +208,32 @@ class AtariGame:
         self._loaded_state = ale.cloneState(include_rng=True)
         self.reset()
 
-    def reset(self, seed: int = 0) -> np.ndarray:
+    def reset(self, seed: int | None = None) -> np.ndarray:
         """Starts an episode and returns its first screen, [H, W] uint8 palette indices.
 
         Args:
-            seed: of no effect, because every episode starts from the same state.
+            seed: of the number of no-ops, from 1 to `MAX_NO_OPS`. None: there are none, and every
+                episode starts from the same state.
         """
+        if seed is None:
+            return self.start(0)
+        # Not by a `Generator`, whose draws another version of NumPy may change.
+        return self.start(1 + int(np.random.SeedSequence(seed).generate_state(1)[0]) % MAX_NO_OPS)
+
+    def start(self, no_ops: int) -> np.ndarray:
+        """Starts an episode as `reset` does, after a given number of no-ops."""
         # reset_game alone leaves parts of the last episode in the memory of a dozen games,
         # Solaris among them.
         self._ale.restoreState(self._loaded_state)
         self._ale.reset_game()
-        self._screen = self._read_screen()
-        self._earlier = (self._screen,) if self.pooled_frames > self.frame_skip else ()
+        frames = [self._read_screen()]
+        for _ in range(no_ops):
+            self._ale.act(Action.NOOP)
+            frames.append(self._read_screen())
+        self.no_ops = no_ops
+        later = max(self.pooled_frames - self.frame_skip, 0)
+        self._earlier = tuple(frames[len(frames) - later :] if later else ())
+        self._screen = self._brightest(frames[-self.pooled_frames :])
         return self.screen()
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool]:
@@ -280,7 +281,6 @@ class AtariGame:
         return newest
 
     def _hold(self, action, frames):
-        """Plays an action for some emulated frames and returns the reward."""
         return float(sum(self._ale.act(action) for _ in range(frames)))
 
     @property
@@ -335,6 +335,22 @@ class AtariGame:
         self._ale.restoreState(moment.emulator)
         self._screen, self._earlier = moment.screen, moment.earlier
 
+    @property
+    def lives(self) -> int:
+        """How many lives are left; 0 in a game that has none."""
+        return self._ale.lives()
+
+    def memory(self) -> bytes:
+        """Returns the console's 128 bytes of memory, which tell most moments of a game apart."""
+        return self._ale.getRAM().tobytes()
+
+    def step_unseen(self, action: int) -> float:
+        """Plays one action and returns its reward, but does not read the screen.
+
+        The screens of this object are right again after the next `restore_state`.
+        """
+        return self._hold(self._actions[action], self.frame_skip)
+
     def rewards_ahead(self, actions: np.ndarray) -> np.ndarray:
         """Returns the rewards of sequences of actions from here, and leaves the game as it is.
 
@@ -353,7 +369,7 @@ class AtariGame:
             parting, alike, begin = waiting.pop()
             self._ale.restoreState(parting)
             for step in range(begin, actions.shape[1]):
-                if self.terminated or self.truncated:
+                if self._ale.game_over():
                     break
                 taken = actions[alike, step]
                 others = taken != taken[0]
@@ -372,3 +388,12 @@ class AtariGame:
         if not self.palette.covers(screen) or self._num_screens % _PALETTE_CHECK_INTERVAL == 0:
             self.palette.learn(screen, self._ale.getScreenRGB(), self._ale.getScreenGrayscale())
         return screen
+
+
+def _require(what, value, game, available):
+    """Refuses a mode or difficulty that a game does not have."""
+    if value not in available:
+        raise InputError(
+            f"expected a {what} of {game}, {', '.join(map(str, available))}, received {value}; "
+            f"choose one (--{what})"
+        )

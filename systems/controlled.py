@@ -1,6 +1,6 @@
 """Finds the controlled pixels of a data set: those that other actions of the player would change.
 
-    python -m systems.controlled --dataset data/freeway/persistent-30000-seed1-v1/data
+    python -m systems.controlled --dataset data/freeway/persistent-30000-seed1-v2/data
 
 plays a data set's actions again. Every few steps it also plays other actions from the same moment,
 for ten steps. A pixel of a recorded frame is controlled if it differs in one of those futures. The
@@ -77,6 +77,8 @@ def replaying_game(metadata: dict) -> AtariGame:
         frame_skip=metadata["frame_skip"],
         max_episode_frames=metadata["max_episode_frames"],
         pooled_frames=metadata["pooled_frames"],
+        mode=metadata.get("mode", 0),
+        difficulty=metadata.get("difficulty", 0),
     )
 
 
@@ -187,6 +189,7 @@ def serve_controlled_pixels() -> None:
         game = replaying_game(dataset.metadata)
         while True:
             episode = connection.recv()
+            game.start(dataset.no_ops[episode])
             bits = controlled_bits(game, dataset.actions[episode], connection)
             answer = None
             if bits is not None and np.array_equal(game.screen(), _last_frame(dataset, episode)):
@@ -206,7 +209,7 @@ def controlled_bits(
     """Returns the controlled pixels of an episode, as bits. The game ends where `actions` lead.
 
     Args:
-        game: that replays the episode.
+        game: at the start of the episode.
         actions: int (T,), the episode's.
         connection: to the parent process.
 
@@ -216,7 +219,6 @@ def controlled_bits(
     Raises:
         EOFError: the parent has gone.
     """
-    game.reset()
     height, width = game.screen_shape
     controlled = np.zeros((len(actions) + 1, height, -(-width // 8)), np.uint8)
     # The seed is the episode's length, so that the result does not depend on who plays it.
@@ -252,7 +254,7 @@ def parser() -> Parser:
     parser = Parser(
         "Finds the pixels of a recorded game that the player's actions decide.",
         prog=command,
-        examples=[f"{command} --dataset data/freeway/persistent-30000-seed1-v1/data"],
+        examples=[f"{command} --dataset data/freeway/persistent-30000-seed1-v2/data"],
     )
     what = "directory of metadata.json and main_data.hdf5, or its parent"
     add_dataset(parser.add_argument, what, required=True)

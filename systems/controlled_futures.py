@@ -47,7 +47,7 @@ def controlled_pixels(
         episode, first = starts[window]
         now = first + warmup - 1
         if position is None or position[0] != episode or position[1] > now:
-            game.reset()
+            game.start(dataset.no_ops[episode])
             position = (episode, 0)
         for action in dataset.actions[episode][position[1] : now]:
             if game.terminated or game.truncated:

@@ -24,7 +24,9 @@ _DEFAULTS = {
 
 @dataclass(frozen=True)
 class EmulatorOptions:
-    """What `systems.atari.AtariGame` does not do. By default nothing.
+    """What Gymnasium's emulator may be told beyond frame skip and pooling. By default nothing.
+
+    `systems.atari.AtariGame` plays modes and difficulties alone.
 
     Attributes:
         random_frame_skip: the least frame skip, and the one above the greatest; None: it is fixed.
@@ -57,12 +59,10 @@ class EmulatorOptions:
             found.append(f"sticky actions (probability {self.repeat_action_probability:g})")
         if self.full_action_space and num_actions != least_actions:
             found.append(f"the full action set of {num_actions} instead of {least_actions}")
-        found += [f"mode {self.mode}"] if self.mode else []
-        found += [f"difficulty {self.difficulty}"] if self.difficulty else []
         if found:
             raise InputError(
                 "expected a checkpoint of data that the emulator here can play: a fixed frame "
-                "skip, no sticky actions, the game's own actions and mode. Received one of data "
+                "skip, no sticky actions and the game's own actions. Received one of data "
                 f"with {', '.join(found)}. What needs no emulator works: evaluate.py, "
                 "generate_video.py, the environment. To play, train on other data."
             )
@@ -121,8 +121,8 @@ def emulation_of(metadata: dict) -> tuple[int, int, EmulatorOptions]:
             random_frame_skip=(low, high + 1) if low != high else None,
             repeat_action_probability=float(sticky or 0),
             full_action_space=bool(options.get("full_action_space", False)),
-            mode=int(options.get("mode") or 0),
-            difficulty=int(options.get("difficulty") or 0),
+            mode=int(metadata.get("mode", options.get("mode")) or 0),
+            difficulty=int(metadata.get("difficulty", options.get("difficulty")) or 0),
         ),
     )
 

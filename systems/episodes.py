@@ -10,17 +10,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
-from typing import NamedTuple
 
 import numpy as np
 from zlib_ng import zlib_ng
 
 from systems.atari import AtariGame
 from systems.gymnasium_game import GymnasiumGame
-from systems.palette import Palette
+from systems.palette import Colour, Palette
 from systems.policies import KnownActions, Policy, make_policy
 from systems.real_game import RealGame
-from systems.seeds import environment_seed
+from systems.seeds import episode_seed, generator
 from systems.workers import Worker, parent
 
 # Measured on Freeway, Ms. Pac-Man, Space Invaders and Pong, where a step takes 400 to 700 us:
@@ -31,15 +30,6 @@ ZLIB_LEVEL = 2
 
 # Steps that a worker sends at once: few enough for a progress bar, enough to cost no time.
 _STEPS_PER_PART = 64
-
-
-class Colour(NamedTuple):
-    """The colour of a palette index, in 0..255, and the first frame that shows it."""
-
-    frame: int
-    index: int
-    rgb: tuple[int, int, int]
-    grey: int
 
 
 @dataclass
@@ -54,6 +44,8 @@ class Episode:
         colours: those that the worker had not met before.
         terminated: whether the game was over after the last step.
         ended: whether no further step follows.
+        seed: that the game was reset with.
+        no_ops: emulated frames of nothing before the first frame; None: it is no Atari game.
     """
 
     frames: list[bytes] = field(default_factory=list)
@@ -62,12 +54,16 @@ class Episode:
     colours: list[Colour] = field(default_factory=list)
     terminated: bool = False
     ended: bool = False
+    seed: int | None = None
+    no_ops: int | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
 
     def append(self, part: Episode) -> None:
         """Adds the next steps."""
+        if not self.frames:
+            self.seed, self.no_ops = part.seed, part.no_ops
         self.frames += part.frames
         self.actions += part.actions
         self.rewards += part.rewards
@@ -170,12 +166,11 @@ def serve_episodes() -> None:
         met = bytearray()
         while True:
             index, max_steps, known = connection.recv()
-            policy = make_policy(policy_name, game, np.random.default_rng((int(seed), index)))
+            policy = make_policy(policy_name, game, generator("recording", int(seed), index))
             if len(known):
                 policy = KnownActions(policy, known)
-            # The emulator draws nothing at random, but an environment may.
-            episode_seed = environment_seed(int(seed), index)
-            for part in play_episode(game, policy, max_steps, met, episode_seed):
+            start = episode_seed("recording", int(seed), index)
+            for part in play_episode(game, policy, max_steps, met, start):
                 connection.send(part)
 
 
@@ -184,7 +179,7 @@ def play_episode(
     policy: Policy,
     max_steps: int,
     met: bytearray,
-    seed: int = 0,
+    seed: int,
 ) -> Iterator[Episode]:
     """Plays one episode and yields it in parts.
 
@@ -193,13 +188,15 @@ def play_episode(
         policy: who plays.
         max_steps: steps after which the episode is stopped.
         met: the palette indices, a byte each, that this worker has met. New ones are added.
-        seed: of the environment's random numbers.
+        seed: of the emulator's no-ops or the environment's random numbers.
     """
     first_frame = game.reset(seed)
     policy.reset()
     part = Episode(
         [zlib_ng.compress(first_frame, ZLIB_LEVEL)],
         colours=_unmet(game.palette, met, first_frame, 0),
+        seed=seed,
+        no_ops=getattr(game, "no_ops", None),
     )
     for step in range(1, max_steps + 1):
         action = policy.action()

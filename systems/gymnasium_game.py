@@ -17,8 +17,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from systems.atari import game_name, in_channels, resize
+from systems.atari import game_name
 from systems.errors import InputError, one_line
+from systems.images import in_channels, resize
 from systems.observations import Observations, understand
 from systems.spaces import AmbiguousImage, SpaceError, named, parsed
 

@@ -11,6 +11,7 @@ from systems.gymnasium_game import Environment, name_of
 from systems.spaces import parsed
 
 FRAMES, METADATA = "main_data.hdf5", "metadata.json"
+NO_OPS = "no_ops"  # attribute of an episode's group
 
 
 def directory_of_files(directory: str | Path) -> Path:

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import numpy as np
+
+
+class Colour(NamedTuple):
+    """The colour of a palette index, in 0..255, and the first frame that shows it."""
+
+    frame: int
+    index: int
+    rgb: tuple[int, int, int]
+    grey: int
 
 
 class Palette:
@@ -53,3 +65,23 @@ class Palette:
         self.rgb, self.grey = new_rgb, new_grey
         self.known[frame] = True
         self._known_bytes = np.flatnonzero(self.known).astype(np.uint8).tobytes()
+
+
+def tables(
+    colours: Iterable[Colour],
+) -> tuple[list[tuple[int, int, int] | None], list[int | None]]:
+    """Returns the tables, 256 entries each, from palette index to RGB and to grey.
+
+    The entry of an index that no frame shows is None.
+    """
+    known: dict[int, tuple[tuple[int, int, int], int]] = {}
+    for colour in colours:
+        values = (colour.rgb, colour.grey)
+        if known.setdefault(colour.index, values) != values:
+            raise RuntimeError(
+                f"expected palette index {colour.index} to be {known[colour.index]} in every "
+                f"episode, received {values}"
+            )
+    unknown = (None, None)
+    rgb, grey = zip(*(known.get(index, unknown) for index in range(256)), strict=True)
+    return list(rgb), list(grey)

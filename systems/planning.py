@@ -20,7 +20,7 @@ from tqdm import tqdm
 from systems.atari import AtariGame
 from systems.policies import PersistentPolicy, hold
 from systems.real_game import RealGame
-from systems.seeds import environment_seed, generator
+from systems.seeds import episode_seed, generator
 from systems.workers import answers, parent, require_parent
 
 METHODS = ("shooting", "cem")
@@ -207,7 +207,7 @@ def play_side_by_side(
     rngs = [generator("planning", play.seed, episode) for episode in episodes]
     games = [play.game.begin() for _ in rngs]
     for game, episode in zip(games, episodes, strict=True):
-        game.reset(environment_seed(play.seed, episode))
+        game.reset(episode_seed("planning", play.seed, episode))
     at_random = [PersistentPolicy(*one) for one in zip(games, rngs, strict=True)]
     earned, steps = np.zeros(len(games)), np.zeros(len(games), int)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from systems.atari import AtariGame
 from systems.errors import InputError
+from systems.skilled import SkilledPolicy
 
 
 class Policy(Protocol):
@@ -142,6 +144,39 @@ class LookaheadPolicy:
         return int(futures[values.argmax(), 0])
 
 
+class MixedPolicy:
+    """Lets several policies play in turns, each for a random time, geometric with mean 60 steps.
+
+    A model that is planned in must also know what bad play leads to, and how to go on from there.
+
+    Args:
+        policies: who play, each with the share of all steps that it plays.
+        rng: draws who plays for how long.
+    """
+
+    MEAN_TURN_STEPS = 60
+
+    def __init__(
+        self, policies: Sequence[Policy], shares: Sequence[float], rng: np.random.Generator
+    ) -> None:
+        self.settings = {"mean_turn_steps": self.MEAN_TURN_STEPS}
+        self._policies, self._shares, self._rng = policies, shares, rng
+        self.reset()
+
+    def reset(self) -> None:
+        """Ends the turn."""
+        self._steps_left = 0
+
+    def action(self) -> int:
+        """Returns the next action."""
+        if self._steps_left == 0:
+            self._playing = self._policies[self._rng.choice(len(self._policies), p=self._shares)]
+            self._playing.reset()
+            self._steps_left = int(self._rng.geometric(1 / self.MEAN_TURN_STEPS))
+        self._steps_left -= 1
+        return self._playing.action()
+
+
 class KnownActions:
     """Repeats the first actions that a policy took in an episode, without the time to choose them.
 
@@ -170,43 +205,86 @@ POLICIES: dict[str, type[Policy]] = {
     "random": RandomPolicy,
     "persistent": PersistentPolicy,
     "lookahead": LookaheadPolicy,
+    "skilled": SkilledPolicy,
 }
+LOOK_AHEAD = "lookahead", "skilled"  # the policies that need the Atari emulator and have an epsilon
+
+
+def shares_of(policy: str) -> dict[str, float]:
+    """Returns the share of the steps that each policy plays.
+
+    Args:
+        policy: a name in `POLICIES`, or several with their shares: "random:0.2,skilled:0.8".
+
+    Raises:
+        InputError: there is no such policy, or the shares do not add up to 1.
+    """
+    shares = {}
+    for part in policy.split(","):
+        name, colon, share = part.partition(":")
+        try:
+            value = float(share) if colon else float(policy == name)
+        except ValueError:
+            value = 0.0
+        if name not in POLICIES or name in shares:
+            raise InputError(
+                f"expected policy to be one of {', '.join(POLICIES)}, or several with their "
+                f"shares such as random:0.2,skilled:0.8, received {policy!r}; choose one"
+            )
+        shares[name] = value
+    if min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-6:
+        raise InputError(
+            f"expected shares above 0 that add up to 1, such as random:0.2,skilled:0.8, received "
+            f"{policy!r}"
+        )
+    return shares
 
 
 def policy_name(policy: str, epsilon: float | None = None) -> str:
-    """Returns a policy's name in data sets: lookahead, or lookahead-epsilon0_1 if epsilon is 0.1.
+    """Returns a policy's name in data sets.
 
-    The underscore stands for a dot, which Minari allows in no name.
+    It is made of letters, digits, hyphens and underscores, because Minari allows no others. An
+    underscore stands for a dot: lookahead-epsilon0_1, or random0_2-skilled0_8.
 
     Args:
-        policy: a name in `POLICIES`.
-        epsilon: of lookahead; None for its own.
+        policy: as `shares_of` takes it.
+        epsilon: of those that look ahead; None for their own.
 
     Raises:
         InputError: there is no such policy, it takes no epsilon, or epsilon is no probability.
     """
-    if policy not in POLICIES:
-        raise InputError(
-            f"expected policy to be one of {', '.join(POLICIES)}, received {policy!r}; choose one"
-        )
-    if epsilon is None:
-        return policy
-    if policy != "lookahead":
-        raise InputError(
-            f"expected an epsilon for lookahead alone, received one for {policy}; leave it out or "
-            "choose lookahead"
-        )
-    if not 0 <= epsilon <= 1:
-        raise InputError(
-            f"expected epsilon to be between 0 and 1, received {epsilon}; choose a probability"
-        )
-    if epsilon == LookaheadPolicy.EPSILON:
-        return policy
-    return f"{policy}-epsilon{epsilon}".replace(".", "_")
+    shares = shares_of(policy)
+    name = "-".join(each + (f"{share:g}" if share != 1 else "") for each, share in shares.items())
+    if epsilon is not None:
+        with_epsilon = [POLICIES[each] for each in shares if each in LOOK_AHEAD]
+        if not with_epsilon:
+            raise InputError(
+                f"expected an epsilon for {' or '.join(LOOK_AHEAD)} alone, received one for "
+                f"{policy}; leave it out or choose one of these"
+            )
+        if not 0 <= epsilon <= 1:
+            raise InputError(
+                f"expected epsilon to be between 0 and 1, received {epsilon}; choose a probability"
+            )
+        if any(epsilon != kind.EPSILON for kind in with_epsilon):
+            name += f"-epsilon{epsilon:g}"
+    return name.replace(".", "_")
+
+
+def looks_ahead(policy: str) -> bool:
+    """Whether a policy needs the Atari emulator; `policy` as `shares_of` takes it."""
+    return not set(shares_of(policy)).isdisjoint(LOOK_AHEAD)
 
 
 def make_policy(name: str, game: AtariGame, rng: np.random.Generator) -> Policy:
     """Returns the policy that `policy_name` called `name`."""
-    policy, _, epsilon = name.partition("-epsilon")
-    more = {"epsilon": float(epsilon.replace("_", "."))} if epsilon else {}
-    return POLICIES[policy](game, rng, **more)
+    parts = re.findall(r"([a-z]+)([0-9_]*)", name)
+    number = {part: float(value.replace("_", ".") or 1) for part, value in parts}
+    epsilon = number.pop("epsilon", None)
+    policies = []
+    for each in number:
+        more = {} if epsilon is None or each not in LOOK_AHEAD else {"epsilon": epsilon}
+        policies.append(POLICIES[each](game, rng, **more))
+    if len(policies) == 1:
+        return policies[0]
+    return MixedPolicy(policies, list(number.values()), rng)

@@ -17,12 +17,15 @@ class RealGame:
         frame_skip: emulated frames for which the Atari emulator holds an action.
         pooled_frames: emulated frames that its screens combine; None: as the game needs.
         environment: the Gymnasium environment; None: the Atari emulator plays.
+        mode, difficulty: of the Atari game; 0 is its own default.
     """
 
     name: str = ""
     frame_skip: int = FRAME_SKIP
     pooled_frames: int | None = None
     environment: Environment | None = None
+    mode: int = 0
+    difficulty: int = 0
 
     def begin(self) -> AtariGame | GymnasiumGame:
         """Returns the game at the start of an episode.
@@ -32,4 +35,10 @@ class RealGame:
         """
         if self.environment:
             return GymnasiumGame(self.environment)
-        return AtariGame(self.name, frame_skip=self.frame_skip, pooled_frames=self.pooled_frames)
+        return AtariGame(
+            self.name,
+            frame_skip=self.frame_skip,
+            pooled_frames=self.pooled_frames,
+            mode=self.mode,
+            difficulty=self.difficulty,
+        )

@@ -5,7 +5,7 @@
 
 A data set is a directory in the layout of Minari (https://minari.farama.org, HDF5 storage):
 
-    <data_path>/<game>/<policy>-<num_frames>-seed<seed>-v1/data/
+    <data_path>/<game>/<policy>-<num_frames>-seed<seed>-v2/data/
         main_data.hdf5      for each episode i, T steps long, a group "episode_<i>" with
                                 observations  [T + 1, H, W] uint8 palette indices, or
                                               [T + 1, H, W, C] of an environment
@@ -15,8 +15,12 @@ A data set is a directory in the layout of Minari (https://minari.farama.org, HD
                                 truncations   [T] bool, true where the episode was cut off
         metadata.json       what Minari needs, how the episodes were played, and the palettes
 
-A policy's name says where its screens combine another number of frames than the game's usual
-(`--pooled_frames`): random-pooled1-30000-seed1-v1.
+The name also says what is not the game's default: random-pooled1-mode3-30000-seed1-v2.
+
+An episode's attribute `no_ops` is the number of emulated frames of nothing, from 1 to 30, before
+its first observation. It is drawn from `seed`, another attribute. Without it every episode would
+start from the same state, and a test episode would show what training has seen. `no_ops` and the
+actions together replay the episode.
 
 `actions[t]`, chosen at `observations[t]`, earned `rewards[t]` and led to `observations[t + 1]`.
 The directory appears under its name only when it is whole.
@@ -28,7 +32,7 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -52,17 +56,20 @@ from systems.atari import (
     default_pooled_frames,
     game_name,
 )
-from systems.episodes import Colour, play_episodes
+from systems.episodes import play_episodes
 from systems.errors import InputError, exit_on_input_error, probability, say, whole_number
 from systems.files import num_cores
 from systems.gymnasium_game import Environment, GymnasiumGame
-from systems.metadata import METADATA, read_metadata
-from systems.policies import LookaheadPolicy, make_policy, policy_name
+from systems.palette import Colour, tables
+from systems.policies import LOOK_AHEAD, POLICIES, looks_ahead, make_policy, policy_name
 from systems.real_game import RealGame
 from systems.write_dataset import EpisodesWriter, new_data_set
 
 # One worker for each core, but many more than eight would wait for the one process that writes.
 DEFAULT_NUM_WORKERS = min(num_cores(), 8)
+
+# Of what is recorded by the same arguments. In version 1 episodes began without no-ops.
+LAYOUT_VERSION = 2
 
 
 def dataset_directory(
@@ -72,17 +79,25 @@ def dataset_directory(
     num_frames: int,
     seed: int,
     pooled_frames: int | None = None,
+    mode: int = 0,
+    difficulty: int = 0,
 ) -> Path:
     """Returns where `record` puts a data set: `<data_path>/<name in Minari>/data`.
 
     Minari finds it by that name if the environment variable MINARI_DATASETS_PATH is `data_path`.
     """
-    name = _minari_name(game, policy, num_frames, seed, pooled_frames)
+    name = _minari_name(game, policy, num_frames, seed, pooled_frames, mode, difficulty)
     return Path(data_path, name, "data")
 
 
 def _minari_name(
-    game: str | Environment, policy: str, num_frames: int, seed: int, pooled_frames: int | None
+    game: str | Environment,
+    policy: str,
+    num_frames: int,
+    seed: int,
+    pooled_frames: int | None,
+    mode: int,
+    difficulty: int,
 ) -> str:
     if isinstance(game, Environment):
         name = game.label
@@ -90,7 +105,9 @@ def _minari_name(
         name = game_name(game)
         if pooled_frames not in (None, default_pooled_frames(game)):
             policy = f"{policy}-pooled{pooled_frames}"
-    return f"{name}/{policy}-{num_frames}-seed{seed}-v1"
+        policy += f"-mode{mode}" if mode else ""
+        policy += f"-difficulty{difficulty}" if difficulty else ""
+    return f"{name}/{policy}-{num_frames}-seed{seed}-v{LAYOUT_VERSION}"
 
 
 def record(
@@ -104,6 +121,8 @@ def record(
     overwrite: bool = False,
     epsilon: float | None = None,
     pooled_frames: int | None = None,
+    mode: int = 0,
+    difficulty: int = 0,
     known_actions: Sequence[Sequence[int]] = (),
 ) -> Path:
     """Records a data set unless it is there already.
@@ -113,25 +132,25 @@ def record(
 
     Args:
         game: any name of an Atari game that `systems.atari.game_name` knows, or an environment.
-        policy: who plays, a name in `systems.policies.POLICIES`.
+        policy: who plays, as `systems.policies.shares_of` takes it.
         num_frames: the number of steps of all episodes, at least 1. The last episode is cut.
         seed: of every random choice, at least 0.
         data_path: where all data sets lie.
         num_workers: the number of processes that play, at least 1.
         progress: whether to show a progress bar on stderr.
         overwrite: whether to replace a data set that is there already.
-        epsilon: how often `lookahead` acts at random; None for its own 0.3.
+        epsilon: how often a policy that looks ahead acts at random; None for its own.
         pooled_frames: emulated frames that a screen combines, from 1 to 8; None for as many as the
             game needs, see `systems.atari.default_pooled_frames`.
+        mode, difficulty: of the Atari game; 0 is its own default.
         known_actions: what the policy does in the first episodes, where that is known. It need not
-            be found out again, which takes `lookahead` most of the time.
+            be found out again, which takes most of the time where a policy looks ahead.
 
     Returns:
         The data set's directory, which is that of `dataset_directory` and `policy_name`.
 
     Raises:
-        InputError: an argument cannot be used, the data set cannot be written, or the one that is
-            there combines another number of frames.
+        InputError: an argument cannot be used, or the data set cannot be written.
         RuntimeError: a worker process died.
     """
     for name, value, minimum in (
@@ -141,46 +160,30 @@ def record(
     ):
         if value < minimum:
             raise InputError(f"expected {name} to be at least {minimum}, received {value}")
-    policy = policy_name(policy, epsilon)
-    if isinstance(game, Environment) and policy.startswith("lookahead"):
+    in_environment = isinstance(game, Environment)
+    if in_environment and looks_ahead(policy):
         raise InputError(
-            "expected --policy=random or persistent with --env, received lookahead, which looks "
+            f"expected --policy=random or persistent with --env, received {policy}, which looks "
             "ahead in the Atari emulator"
         )
-
-    in_environment = isinstance(game, Environment)
-    if in_environment and pooled_frames is not None:
+    name = policy_name(policy, epsilon)
+    if in_environment and (pooled_frames is not None or mode or difficulty):
         raise InputError(
-            f"expected --pooled_frames for the Atari emulator alone, received {pooled_frames} with "
-            "--env. Leave it out; some environments have a wrapper for it"
+            "expected --pooled_frames, --mode and --difficulty for the Atari emulator alone, "
+            "received one with --env. Leave it out; environments have options (--env_kwargs)"
         )
-    directory = dataset_directory(data_path, game, policy, num_frames, seed, pooled_frames)
+    emulator = pooled_frames, mode, difficulty
+    directory = dataset_directory(data_path, game, name, num_frames, seed, *emulator)
     if in_environment:
         real_game = RealGame(environment=game)
     else:
-        real_game = RealGame(game, pooled_frames=pooled_frames)
-        if directory.is_dir() and not overwrite:
-            _check_pooled_frames(directory, pooled_frames or default_pooled_frames(game))
+        real_game = RealGame(game, pooled_frames=pooled_frames, mode=mode, difficulty=difficulty)
     with new_data_set(directory, overwrite) as new:
         if new:
-            dataset_id = _minari_name(game, policy, num_frames, seed, pooled_frames)
+            dataset_id = _minari_name(game, name, num_frames, seed, *emulator)
             more = num_frames, seed, num_workers, progress, known_actions
-            _play_and_write(new, dataset_id, real_game, policy, *more)
+            _play_and_write(new, dataset_id, real_game, policy, name, *more)
     return directory
-
-
-def _check_pooled_frames(directory, pooled_frames):
-    """Refuses a data set that an earlier version of the code recorded in another way."""
-    try:
-        recorded = read_metadata(directory / METADATA).get("pooled_frames", pooled_frames)
-    except (OSError, ValueError):
-        return  # whoever reads it refuses it
-    if recorded != pooled_frames:
-        raise InputError(
-            f"expected a data set whose screens combine {pooled_frames} emulated frames in "
-            f"{directory}, received one of {recorded}, which an earlier version recorded. "
-            f"--overwrite records it again; --pooled_frames={recorded} records others like it"
-        )
 
 
 def _play_and_write(
@@ -188,6 +191,7 @@ def _play_and_write(
     dataset_id: str,
     real_game: RealGame,
     policy: str,
+    name: str,
     num_frames: int,
     seed: int,
     num_workers: int,
@@ -202,7 +206,7 @@ def _play_and_write(
         contextlib.closing(
             play_episodes(
                 real_game,
-                policy,
+                name,
                 seed,
                 num_frames,
                 num_workers,
@@ -215,7 +219,7 @@ def _play_and_write(
         for episode in episodes:
             writer.write(episode)
             colours += episode.colours
-        settings = make_policy(policy, played, np.random.default_rng(seed)).settings
+        settings = make_policy(name, played, np.random.default_rng(seed)).settings
         writer.finish(
             dataset_id,
             played.num_actions,
@@ -230,13 +234,15 @@ def _play_and_write(
 
 
 def _about_atari(game: AtariGame, colours: list[Colour]) -> dict:
-    rgb, grey = _palettes(colours)
+    rgb, grey = tables(colours)
     return {
         "game": game.name,
         "frame_skip": game.frame_skip,
         "pooled_frames": game.pooled_frames,
         "repeat_action_probability": game.repeat_action_probability,
         "max_episode_frames": game.max_episode_frames,
+        "mode": game.mode,
+        "difficulty": game.difficulty,
         "action_meanings": game.action_meanings,
         "palette": rgb,
         "grey_palette": grey,
@@ -251,26 +257,6 @@ def _about_environment(game: GymnasiumGame) -> dict:
         "frames_from": game.frames_from,
         "env_spec": game.spec,
     }
-
-
-def _palettes(
-    colours: Iterable[Colour],
-) -> tuple[list[tuple[int, int, int] | None], list[int | None]]:
-    """Returns the tables, 256 entries each, from palette index to RGB and to grey.
-
-    The entry of an index that no frame shows is None.
-    """
-    known: dict[int, tuple[tuple[int, int, int], int]] = {}
-    for colour in colours:
-        values = (colour.rgb, colour.grey)
-        if known.setdefault(colour.index, values) != values:
-            raise RuntimeError(
-                f"expected palette index {colour.index} to be {known[colour.index]} in every "
-                f"episode, received {values}"
-            )
-    unknown = (None, None)
-    rgb, grey = zip(*(known.get(index, unknown) for index in range(256)), strict=True)
-    return list(rgb), list(grey)
 
 
 def _json_object(text: str) -> dict:
@@ -334,11 +320,12 @@ def parser() -> Parser:
     )
     add("--num_frames", type=whole_number(1), default=30_000, help="steps of all episodes")
     add_policy(add)
+    epsilons = (f"{name} {POLICIES[name].EPSILON}" for name in LOOK_AHEAD)
     add(
         "--epsilon",
         type=probability,
         default=argparse.SUPPRESS,  # because other policies have none
-        help=f"how often lookahead acts at random (default: {LookaheadPolicy.EPSILON})",
+        help=f"how often it acts at random (default: {', '.join(epsilons)})",
     )
     add_seed(add, "of every random choice; training, validation and test sets have 1, 2, 3", 1)
     more = (f"{game} {number}" for game, number in POOLED_FRAMES.items())
@@ -349,6 +336,9 @@ def parser() -> Parser:
         help="emulated frames that a screen combines, the brightest of each pixel (default: "
         f"{USUAL_POOLED_FRAMES}, but more in games where these miss objects: {', '.join(more)})",
     )
+    what = "of the Atari game, which changes its rules; 0 is the game's own"
+    add("--mode", type=whole_number(0), default=0, help=what)
+    add("--difficulty", type=whole_number(0), default=0, help=what)
     add = parser.add_argument_group("where and how").add_argument
     add_data_path(add)
     add_num_workers(add, DEFAULT_NUM_WORKERS)
@@ -360,12 +350,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command `python -m systems.record`."""
     flags = parser().parse_args(arguments)
     epsilon = getattr(flags, "epsilon", None)
-    pooled_frames = getattr(flags, "pooled_frames", None)
+    emulator = getattr(flags, "pooled_frames", None), flags.mode, flags.difficulty
     with exit_on_input_error():
         name = policy_name(flags.policy, epsilon)
         game = _game_of(flags)
         existed = dataset_directory(
-            flags.data_path, game, name, flags.num_frames, flags.seed, pooled_frames
+            flags.data_path, game, name, flags.num_frames, flags.seed, *emulator
         ).is_dir()
         try:
             directory = record(
@@ -377,7 +367,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 flags.num_workers,
                 overwrite=flags.overwrite,
                 epsilon=epsilon,
-                pooled_frames=pooled_frames,
+                pooled_frames=emulator[0],
+                mode=flags.mode,
+                difficulty=flags.difficulty,
             )
         except KeyboardInterrupt:
             print("interrupted; nothing was kept", file=sys.stderr)

@@ -3,8 +3,7 @@
 NumPy pads a short seed with zeros: default_rng(1), default_rng([1, 0]) and default_rng([1, 0, 0])
 draw alike. A spawn key stands behind that padding, so a seed that has one equals none without.
 
-Recording draws from default_rng((seed, episode)), without a purpose, because recorded data sets
-must stay as they are.
+Appending a purpose changes no other one's draws, so what was recorded or measured can be repeated.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ PURPOSES = (
     "play",
     "video",
     "environment",
+    "recording",
 )  # append only: a place in this list is part of the seed
 
 
@@ -30,6 +30,11 @@ def generator(purpose: str, *seed: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
-def environment_seed(*seed: int) -> int:
-    """Returns what an environment is reset with, see `generator`."""
-    return int(generator("environment", *seed).integers(2**31))
+def episode_seed(purpose: str, *seed: int) -> int:
+    """Returns what the real game is reset with in an episode, see `generator`.
+
+    Args:
+        purpose: for which it is played, one of `PURPOSES`.
+        seed: the user's seed and the episode's number.
+    """
+    return int(generator("environment", PURPOSES.index(purpose), *seed).integers(2**31))

@@ -17,7 +17,7 @@ import numpy as np
 
 from systems.episodes import ZLIB_LEVEL, Episode
 from systems.files import refusals_explained, sync, workspace
-from systems.metadata import FRAMES, METADATA
+from systems.metadata import FRAMES, METADATA, NO_OPS
 
 # The version of Minari whose layout this is. Its readers refuse versions that they do not know.
 _MINARI_VERSION = "0.5.4"
@@ -92,6 +92,10 @@ class EpisodesWriter:
         group = self._file.create_group(f"episode_{index}")
         group.attrs["id"] = index
         group.attrs["total_steps"] = len(episode)
+        if episode.seed is not None:
+            group.attrs["seed"] = episode.seed  # where Minari has it too
+        if episode.no_ops is not None:
+            group.attrs[NO_OPS] = episode.no_ops
         observations = group.create_dataset(
             "observations",
             shape=(len(episode.frames), *self._shape),

@@ -21,7 +21,7 @@ from .test_start import STAGES, TOOLS, start
 ROOT = Path(__file__).parents[1]
 MODULES = ["systems.record", "systems.import_video", "systems.controlled", "systems.flicker"]
 MODULES += ["utils.watching.summary", "utils.training.ship", "benchmarks", "benchmarks.figures"]
-MODULES += ["benchmarks.clips", "benchmarks.curve"]
+MODULES += ["benchmarks.clips", "benchmarks.curve", "benchmarks.players"]
 ENTRIES = [*STAGES, *TOOLS, *MODULES]
 
 

@@ -167,7 +167,7 @@ def test_frames_of_a_data_set_are_those_of_the_live_game(tmp_path, game):
         if frames.ndim == 3:  # palette indices, whose colours the model looks up
             frames = colours[frames]
         assert frames.shape == (len(actions) + 1, *shape)
-        live.reset()
+        live.start(dataset.no_ops[0])
         np.testing.assert_array_equal(frames[0], live.observation(shape))
         for t, action in enumerate(actions, 1):
             live.step(int(action))

@@ -64,6 +64,7 @@ def emulated(data, actions, seed=0):
     windows = sample(dataset, (12, 12, 1), WindowSpec(10, 1), 1, seed)
     episode, first = windows.position(windows.numbers(0)[0])
     game = AtariGame("freeway")
+    game.start(dataset.no_ops[episode])
     for action in dataset.actions[episode][: first + 9]:
         game.step(int(action))
     frames = []
@@ -161,7 +162,7 @@ def test_the_video_ends_with_the_real_game(tmp_path, capsys):
     directory = record("freeway", "persistent", 60, 2, tmp_path, progress=False)
     metadata = json.loads((directory / "metadata.json").read_text())
     # Frames, of which four make a step: the game is cut off after 70 of them.
-    metadata["max_episode_frames"] = 4 * 70
+    metadata["max_episode_frames"] = Dataset(directory).no_ops[0] + 4 * 70
     (directory / "metadata.json").write_text(json.dumps(metadata))
     dataset = Dataset(directory)
     game = RealGame(dataset, 0, 50, (12, 12, 1))

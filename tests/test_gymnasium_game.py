@@ -143,7 +143,7 @@ def test_episodes_depend_on_their_seed_and_number_alone(tmp_path):
         for i, (seed, workers) in enumerate([(1, 1), (1, 2), (2, 1)])
     ]
     assert paths[0].parent.relative_to(tmp_path / "0").as_posix() == (
-        "Tests-Walker-v0/random-40-seed1-v1"
+        "Tests-Walker-v0/random-40-seed1-v2"
     )
     one, two, other = (Dataset(path) for path in paths)
     assert one.fingerprint == two.fingerprint != other.fingerprint

@@ -11,8 +11,10 @@ from systems.planning import METHODS, Play, play_in_processes, play_side_by_side
 from systems.policies import (
     POLICIES,
     LookaheadPolicy,
+    MixedPolicy,
     PersistentPolicy,
     RandomPolicy,
+    SkilledPolicy,
     hold,
     make_policy,
     policy_name,
@@ -146,11 +148,61 @@ def test_a_policys_name_tells_its_epsilon(ms_pacman):
         assert policy.settings["epsilon"] == epsilon
     for arguments, message in (
         (("greedy",), "lookahead"),
-        (("random", 0.1), "lookahead alone"),
+        (("random", 0.1), "lookahead or skilled alone"),
+        (("random:0.5,greedy:0.5",), "received 'random:0.5,greedy:0.5'"),
+        (("random:0.5,skilled:0.4",), "add up to 1"),
+        (("random:half,skilled:0.5",), "add up to 1"),
+        (("random:0.5,random:0.5",), "several with their shares"),
         (("lookahead", 1.5), "between 0 and 1"),
     ):
         with pytest.raises(InputError, match=message):
             policy_name(*arguments)
+
+
+def test_several_policies_play_as_much_as_their_shares_say(ms_pacman):
+    name = policy_name("random:0.2,persistent:0.8")
+    assert name == "random0_2-persistent0_8"
+    policy = make_policy(name, ms_pacman, np.random.default_rng(0))
+    actions = [policy.action() for _ in range(60_000)]
+    kept = np.mean(np.array(actions[1:]) == np.array(actions[:-1]))
+    # A persistent player keeps an action for 20 steps on average, a random one by chance alone.
+    assert kept == pytest.approx(0.2 / 9 + 0.8 * (1 - 8 / 9 / 20), abs=0.02)
+    both = make_policy(policy_name("lookahead:0.5,skilled:0.5", 0.2), ms_pacman, None)
+    assert isinstance(both, MixedPolicy)
+
+
+def test_a_skilled_players_plans_are_what_the_emulator_then_does():
+    game = AtariGame("ms_pacman")
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        game.step(int(rng.integers(9)))
+    before, lives = game.screen(), game.lives
+    plans = SkilledPolicy(game, rng)._plans()
+    np.testing.assert_array_equal(game.screen(), before)
+    assert {plan.action for plan in plans} == set(range(9))
+    assert min(plans).survived < SkilledPolicy.NUM_STEPS
+    moment = game.clone_state()
+    for plan in [min(plans), max(plans), *plans[::7]]:
+        earned = 0.0
+        for step in range(plan.survived):
+            action = plan.action if step < plan.hold_steps else 0
+            earned += SkilledPolicy.DISCOUNT**step * game.step(action)[1]
+            assert game.lives == lives
+        assert earned == pytest.approx(plan.reward)
+        if plan.survived < SkilledPolicy.NUM_STEPS:
+            game.step(plan.action if plan.survived < plan.hold_steps else 0)
+            assert game.lives < lives
+        game.restore_state(moment)
+
+
+def test_a_skilled_player_scores_where_looking_ahead_a_little_does_not():
+    """Pong: the first points are won within 300 steps, whose strokes lie some 40 before them."""
+    points = {}
+    for policy in (SkilledPolicy, LookaheadPolicy):
+        game = AtariGame("pong")
+        player = policy(game, np.random.default_rng(0), epsilon=0.1)
+        points[policy] = sum(game.step(player.action())[1] for _ in range(300))
+    assert points[SkilledPolicy] > 0 > points[LookaheadPolicy]
 
 
 class Actions:
@@ -169,7 +221,7 @@ def test_planning_without_a_simulator_does_not_play_a_recording_again(ms_pacman)
         watcher = Actions()
         play = Play(RealGame("ms_pacman"), 1, METHODS[0], 1, 2, 60, seed)
         play_side_by_side(play, [episode], None, watcher=watcher)
-        recorder = PersistentPolicy(ms_pacman, np.random.default_rng((seed, episode)))
+        recorder = PersistentPolicy(ms_pacman, generator("recording", seed, episode))
         assert watcher.taken != [recorder.action() for _ in watcher.taken]
         again = Actions()
         play_side_by_side(play, [episode], None, watcher=again)

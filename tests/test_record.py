@@ -61,7 +61,9 @@ def episodes_of(directory: Path) -> Iterator[dict[str, np.ndarray]]:
     with h5py.File(directory / "main_data.hdf5") as file:
         for index in range(len(file)):
             group = file[f"episode_{index}"]
-            assert dict(group.attrs) == {"id": index, "total_steps": len(group["actions"])}
+            assert set(group.attrs) == {"id", "total_steps", "seed", "no_ops"}
+            assert group.attrs["id"] == index
+            assert group.attrs["total_steps"] == len(group["actions"])
             yield {name: values[()] for name, values in group.items()}
 
 
@@ -97,16 +99,27 @@ def holds_data(data_path: Path) -> bool:
 
 
 def test_replaying_the_actions_gives_the_recorded_frames_and_rewards(data_path):
-    game = AtariGame(GAME)
-    for episode in episodes_of(directory_in(data_path)):
+    game, no_ops = AtariGame(GAME), Dataset(directory_in(data_path)).no_ops
+    for episode, count in zip(episodes_of(directory_in(data_path)), no_ops, strict=True):
         steps = len(episode["actions"])
-        assert np.array_equal(episode["observations"][0], game.reset())
+        assert np.array_equal(episode["observations"][0], game.start(count))
         for t in range(steps):
             observation, reward, terminated = game.step(episode["actions"][t])
             assert np.array_equal(episode["observations"][t + 1], observation)
             assert episode["rewards"][t] == reward
             assert episode["terminations"][t] == terminated
             assert not episode["truncations"][t] or t == steps - 1
+
+
+def test_episodes_begin_with_no_ops_of_their_own(data_path):
+    with h5py.File(directory_in(data_path) / "main_data.hdf5") as file:
+        starts = {group.attrs["seed"]: group.attrs["no_ops"] for group in file.values()}
+    assert len(starts) == len(Dataset(directory_in(data_path)).no_ops)  # no seed comes twice
+    assert len(set(starts.values())) > 1
+    game = AtariGame(GAME)
+    for seed, no_ops in starts.items():
+        game.reset(int(seed))
+        assert game.no_ops == no_ops
 
 
 def test_number_of_frames_is_exact_and_only_the_last_episode_is_cut(data_path, metadata):
@@ -170,15 +183,16 @@ def test_another_number_of_pooled_frames_has_its_own_name(tmp_path, monkeypatch,
     """The game's own number has the usual name, also where it is asked for."""
     flags = ["--atari_game=pacman", "--num_frames=60", f"--data_path={tmp_path}"]
     for flag, number, name in (
-        (["--pooled_frames=4"], 4, "random-60-seed1-v1"),
-        (["--pooled_frames=2"], 2, "random-pooled2-60-seed1-v1"),
-        (["--pooled_frames=6"], 6, "random-pooled6-60-seed1-v1"),
+        (["--pooled_frames=4"], 4, "random-60-seed1-v2"),
+        (["--pooled_frames=2"], 2, "random-pooled2-60-seed1-v2"),
+        (["--pooled_frames=6"], 6, "random-pooled6-60-seed1-v2"),
     ):
         main([*flags, *flag])
         metadata = json.loads((tmp_path / "pacman" / name / "data/metadata.json").read_text())
         assert (metadata["dataset_id"], metadata["pooled_frames"]) == (f"pacman/{name}", number)
         dataset = Dataset(tmp_path / "pacman" / name)
         game = AtariGame("pacman", pooled_frames=number)
+        game.start(dataset.no_ops[0])
         for action in dataset.actions[0]:
             game.step(int(action))
         last = dataset.read(0, 60, 1, (250, 160, 3))["frames"][0]
@@ -189,21 +203,30 @@ def test_another_number_of_pooled_frames_has_its_own_name(tmp_path, monkeypatch,
     assert len(minari.list_local_datasets()) == 3
 
 
-def test_an_older_set_of_another_number_of_pooled_frames_is_not_taken_for_a_new_one(
-    tmp_path, capsys
-):
-    flags = ["--atari_game=pacman", "--num_frames=20", f"--data_path={tmp_path}"]
-    main(flags)
-    metadata = tmp_path / "pacman/random-20-seed1-v1/data/metadata.json"
-    metadata.write_text(metadata.read_text().replace('"pooled_frames": 4', '"pooled_frames": 2'))
+def test_another_mode_and_difficulty_have_their_own_name(tmp_path, capsys):
+    flags = ["--atari_game=freeway", "--num_frames=40", f"--data_path={tmp_path}"]
+    main([*flags, "--mode=3", "--difficulty=1"])
+    dataset = Dataset(tmp_path / "freeway/random-mode3-difficulty1-40-seed1-v2")
+    assert (dataset.metadata["mode"], dataset.metadata["difficulty"]) == (3, 1)
+    assert (dataset.emulator.mode, dataset.emulator.difficulty) == (3, 1)
+    last = dataset.read(0, 40, 1, (210, 160, 3))["frames"][0]
+    for mode, difficulty in (0, 0), (3, 1):
+        game = AtariGame("freeway", mode=mode, difficulty=difficulty)
+        game.start(dataset.no_ops[0])
+        for action in dataset.actions[0]:
+            game.step(int(action))
+        # Other traffic, but only in the mode that is not the usual one.
+        assert np.array_equal(last, game.screen()) == (mode == 3)
     with pytest.raises(SystemExit) as end:
-        main(flags)
+        main([*flags, "--mode=9"])
     assert end.value.code == 2
-    error = capsys.readouterr().err
-    assert "combine 4 emulated frames" in error and "received one of 2" in error
-    assert "--overwrite" in error
-    main([*flags, "--overwrite"])
-    assert json.loads(metadata.read_text())["pooled_frames"] == 4
+    assert "expected a mode of freeway, 0, 1, 2" in capsys.readouterr().err
+
+
+def test_several_policies_take_turns(tmp_path):
+    main([f"--data_path={tmp_path}", *FLAGS, "--policy=random:0.5,persistent:0.5"])
+    (directory,) = (tmp_path / GAME).glob("random0_5-persistent0_5-*-v2")
+    assert Dataset(directory).metadata["policy"] == "random:0.5,persistent:0.5"
 
 
 def test_palettes_give_the_colours_of_exactly_the_recorded_frames(data_path, metadata):
@@ -212,6 +235,7 @@ def test_palettes_give_the_colours_of_exactly_the_recorded_frames(data_path, met
     for index, episode in enumerate(episodes_of(directory_in(data_path))):
         used |= set(np.unique(episode["observations"]).tolist())
         if index == 0:
+            game.start(Dataset(directory_in(data_path)).no_ops[0])
             for action in episode["actions"][:100]:
                 game.step(action)
             frame = episode["observations"][100]
@@ -235,7 +259,7 @@ def test_a_colour_that_no_recorded_frame_shows_has_no_place_in_the_palettes(tmp_
 
 def test_minari_reads_the_very_frames(data_path, metadata, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_path))
-    data_set = minari.load_dataset(f"{GAME}/{POLICY}-{NUM_FRAMES}-seed{SEED}-v1")
+    data_set = minari.load_dataset(f"{GAME}/{POLICY}-{NUM_FRAMES}-seed{SEED}-v2")
     assert data_set.total_steps == NUM_FRAMES
     assert data_set.action_space.n == 9
     recorded = list(episodes_of(directory_in(data_path)))
@@ -320,7 +344,7 @@ def test_command_line_records_and_then_leaves_what_is_there(tmp_path, data_path)
         ("--pooled_frames=9", "expected a whole number of at least 1 and at most 8, received '9'"),
         ("--epsilon=2", "expected a number from 0 to 1, received '2'"),
         ("--epsilon=little", "expected a number from 0 to 1, received 'little'"),
-        ("--epsilon=0.1", "lookahead alone, received one for random"),
+        ("--epsilon=0.1", "lookahead or skilled alone, received one for random"),
         ("--policy=clever", "random"),
         ("--atari_game=freewey", "did you mean: freeway"),
         ("--atari_game=combat", "combat needs two players"),
@@ -346,7 +370,8 @@ def test_help_shows_the_defaults(capsys):
         main(["--help"])
     assert end.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    for default in ("at random (default: 0.3)", "steps of all episodes (default: 30000)"):
+    epsilons = "(default: lookahead 0.3, skilled 0.1)"
+    for default in (epsilons, "steps of all episodes (default: 30000)"):
         assert default in text
     assert "None" not in text
 

@@ -85,7 +85,14 @@ class CheckpointConfig:
     @property
     def real_game(self) -> RealGame:
         """The game as the data were recorded; see `begin_real_game`."""
-        return RealGame(self.game, self.frame_skip, self.pooled_frames, self.environment)
+        return RealGame(
+            self.game,
+            self.frame_skip,
+            self.pooled_frames,
+            self.environment,
+            self.emulator.mode,
+            self.emulator.difficulty,
+        )
 
     def begin_real_game(self) -> AtariGame | GymnasiumGame:
         """Returns the game, set as it was when the data were recorded, at an episode's start.

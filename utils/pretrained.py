@@ -20,6 +20,7 @@ from systems.atari import game_name
 from systems.dataset import Dataset
 from systems.errors import InputError, one_line, say
 from systems.files import workspace
+from systems.policies import policy_name
 from systems.record import dataset_directory, record
 from utils.checkpoint import WEIGHTS, stage_directory
 from utils.checkpoint_flags import DEFAULT_GAME, DEFAULT_VARIANT, DIRECTORY, shipped_names
@@ -113,7 +114,8 @@ class Shipped:
     def record(self, role: str, data_path: Path) -> Path:
         """Records the play of a role unless it is there; returns the data set's directory."""
         play, game = getattr(self.description, role), self.description.config.game
-        where = dataset_directory(data_path, game, play.policy, play.num_frames, play.seed)
+        name = policy_name(play.policy)
+        where = dataset_directory(data_path, game, name, play.num_frames, play.seed)
         if where.exists():
             return where
         say(f"recording {play.num_frames} frames of {play.policy} play in {where}")

@@ -18,6 +18,7 @@ from systems.errors import (
     whole_number,
 )
 from systems.metadata import game_of_directory
+from systems.policies import policy_name
 from systems.record import dataset_directory
 from utils.checkpoint import stage_directory
 from utils.config import TRAIN_DIR
@@ -104,7 +105,8 @@ class StageConfig:
         if given is not None:
             return given
         frames, seed = self.num_frames(role), self.data_seed(role)
-        return dataset_directory(self.data_path, self.game, self.policy, frames, seed)
+        name = policy_name(self.policy)
+        return dataset_directory(self.data_path, self.game, name, frames, seed)
 
     def shared(self) -> dict:
         """The flags that all processes of a distributed run have to be given alike.

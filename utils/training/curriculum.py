@@ -10,7 +10,6 @@ from pathlib import Path
 
 import keras
 
-from systems.atari import default_pooled_frames
 from systems.controlled import find_controlled, why_not_replayable
 from systems.dataset import CONTROLLED, Dataset, find_dataset
 from systems.errors import InputError, exit_on_input_error, say
@@ -251,32 +250,7 @@ def _datasets(config: StageConfig, devices: Devices) -> dict[str, Dataset]:
                 f"note: the {role} set was recorded with another frame skip, other pooled frames "
                 "or other options of the emulator than the training set, so its figures say less"
             )
-    _check_pooled_frames(config, data)
     return data
-
-
-def _check_pooled_frames(config, data):
-    """Refuses recorded sets of which some are older than a game's number of pooled frames.
-
-    Raises:
-        InputError: their screens combine other numbers of frames.
-    """
-    own = [role for role in ROLES if config.given_data(role) is None]
-    numbers = {role: data[role].pooled_frames for role in own}
-    if len(set(numbers.values())) > 1:
-        usual = default_pooled_frames(config.game)
-        text = ", ".join(f"{number} in the {role} set" for role, number in numbers.items())
-        commands = "; ".join(
-            f"python -m systems.record --atari_game={config.game} --policy={config.policy} "
-            f"--num_frames={config.num_frames(role)} --seed={config.data_seed(role)} "
-            f"--data_path={config.data_path} --overwrite"
-            for role, number in numbers.items()
-            if number != usual
-        )
-        raise InputError(
-            f"expected screens that combine equally many emulated frames, received {text}. "
-            f"{config.game} needs {usual}. Record the others again: {commands}"
-        )
 
 
 def _control_weight(config, data: Mapping[str, Dataset], quiet: bool = False) -> float:

@@ -60,6 +60,7 @@ class RealGame:
         if reason:
             raise _not_replayable(dataset, reason)
         self._game, self._shape = replaying_game(dataset.metadata), shape
+        self._game.start(dataset.no_ops[episode])
         for action in dataset.actions[episode][:frame]:
             if self._over():
                 break
