@@ -12,8 +12,10 @@ DEMO = demo/checkpoints/$(GAME)/$(MODEL)
 DEMO_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=$(call PLAYER,$(GAME)) \
 	--num_training_frames=12000 --data_path=demo/data --train_dir=demo/checkpoints
 
-# Who plays while a game is recorded: moving on is enough in Freeway, and the others take skill.
-PLAYER = $(if $(filter freeway,$(1)),persistent,lookahead)
+# Who plays while a game is recorded: moving on is enough in Freeway, and the others take skill. Half
+# of their play has none, so that a model also learns what bad play leads to.
+MIXED = persistent:0.5,skilled:0.5
+PLAYER = $(if $(filter freeway,$(1)),persistent,$(MIXED))
 SCRIPTS_paper = paper
 SCRIPTS_compression = compress
 SCRIPTS = $(or $(SCRIPTS_$(VARIANT)),$(error expected VARIANT=paper or VARIANT=compression, received $(VARIANT)))
@@ -93,14 +95,15 @@ $(RESULTS): results-%: .venv/installed
 	$(BIN)/python generate_video.py --checkpoint $(TRAINED)/paper_seq_5_reward \
 		--checkpoint $(TRAINED)/compress_seq_5_reward --horizon=24 --seed=1 --video docs/results/$*.gif
 
-# The weights that are shipped: an hour and a half a game. `make pretrained-freeway` makes one game's.
+# The weights that are shipped: some 40 minutes a game. `make pretrained-freeway` makes one game's.
+# What pretraining has trained is shipped, so the stage itself takes one step.
 pretrained: $(SHIPPED)
 
 $(SHIPPED): pretrained-%: .venv/installed
 	set -e; for variant in paper compress; do \
 		$(BIN)/python $${variant}_seq_1_train.py --atari_game=$* --model=$(MODEL) --policy=$(call PLAYER,$*) \
-			--data_path=results/data --train_dir=results/checkpoints; \
-		$(BIN)/python -m utils.training.ship $(TRAINED)/$${variant}_seq_1; \
+			--num_training_frames=20000 --max_steps=1 --data_path=results/data --train_dir=results/pretrained; \
+		$(BIN)/python -m utils.training.ship results/pretrained/$*/$(MODEL)/$${variant}_seq_1; \
 	done
 
 # Two games that are not Atari's, shown in docs/environments.md, some ten minutes each.

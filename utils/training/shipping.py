@@ -86,7 +86,8 @@ def ship(stage: Path, output: Path = DIRECTORY, num_frames: int = 3000) -> Shipp
         small[f"{role}_lengths"] = np.array([len(one) for one in actions], np.int32)
     output.mkdir(parents=True, exist_ok=True)
     weights = output / f"{config.game}_{config.variant}.npz"
-    description = Description(shipped_config, **plays, made=_made(config, stage, plays), figures={})
+    made = _made(config, stage, plays, int(data["training"].lengths.sum()))
+    description = Description(shipped_config, **plays, made=made, figures={})
     small_weights.write_arrays(weights, small)
     write_json(weights.with_suffix(".json"), dataclasses.asdict(description))
     say("measuring, as evaluate.py does")
@@ -149,11 +150,12 @@ def _config(config: CheckpointConfig, data, data_path: Path) -> CheckpointConfig
     )
 
 
-def _made(config: CheckpointConfig, stage: Path, plays) -> dict:
+def _made(config: CheckpointConfig, stage: Path, plays, num_training_frames: int) -> dict:
     """How the weights were made."""
     training = config.training
     trained = f"python {script(config.stage)} --atari_game={config.game} --model={config.model} "
     trained += f"--policy={plays['training'].policy} "
+    trained += f"--num_training_frames={num_training_frames} --max_steps={training.max_steps} "
     trained += f"--pretraining_steps={training.pretraining_steps}"
     return {
         "commands": [trained, f"python -m utils.training.ship {stage}"],
