@@ -102,7 +102,7 @@ pretrained: $(SHIPPED)
 $(SHIPPED): pretrained-%: .venv/installed
 	set -e; for variant in paper compress; do \
 		$(BIN)/python $${variant}_seq_1_train.py --atari_game=$* --model=$(MODEL) --policy=$(call PLAYER,$*) \
-			--num_training_frames=20000 --max_steps=1 --data_path=results/data --train_dir=results/pretrained; \
+			--num_training_frames=20000 --pretraining_steps=4000 --max_steps=1 --data_path=results/data --train_dir=results/pretrained; \
 		$(BIN)/python -m utils.training.ship results/pretrained/$*/$(MODEL)/$${variant}_seq_1; \
 	done
 
