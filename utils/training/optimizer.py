@@ -125,9 +125,9 @@ class Muon(ScaledAdam):
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         """Updates all variables: kernels with equal shorter sides together, others one by one."""
         others, by_side = [], defaultdict(list)
-        for pair in zip(grads, trainable_variables, strict=True):
-            shape = _as_matrix(pair[1])
-            (by_side[min(shape)] if min(shape) >= SHORTEST_SIDE else others).append(pair)
+        for gradient, variable in zip(grads, trainable_variables, strict=True):
+            side = min(_as_matrix(variable))
+            (by_side[side] if side >= SHORTEST_SIDE else others).append((gradient, variable))
         if others:
             super()._backend_update_step(*zip(*others, strict=True), learning_rate)
         for pairs in by_side.values():
@@ -137,8 +137,9 @@ class Muon(ScaledAdam):
         """Updates kernels whose shorter sides are equal, each by an orthonormal matrix."""
         tall = []
         for gradient, variable in pairs:
-            momentum = self._momentums[self._get_variable_index(variable)]
-            self.assign(momentum, MOMENTUM * momentum + gradient)
+            old = self._momentums[self._get_variable_index(variable)]
+            momentum = MOMENTUM * old + gradient
+            self.assign(old, momentum)
             # What the momentum would be after the same gradient again (Nesterov).
             ahead = ops.reshape(MOMENTUM * momentum + gradient, _as_matrix(variable))
             tall.append(ahead if ahead.shape[0] >= ahead.shape[1] else ops.transpose(ahead))
