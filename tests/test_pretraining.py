@@ -18,7 +18,7 @@ from model.pretraining import (
     mean_per_cell,
 )
 from systems.dataset import Dataset
-from utils.training.optimizer import Dion
+from utils.training.optimizer import Muon
 from utils.training.pretraining import step_weights
 
 from . import tiny
@@ -172,7 +172,7 @@ def test_dynamics_with_few_and_with_many_channels_learn_at_the_same_rate():
     for channels in (32, 128):
         pretraining = dynamics_of(channels)
         before = keras.ops.convert_to_numpy(pretraining.kernels[0])
-        optimizer = Dion(1e-3, {pretraining.name: pretraining.own_rate})
+        optimizer = Muon(1e-3, {pretraining.name: pretraining.own_rate})
         optimizer.build(pretraining.trainable_variables)
         pretraining.compile(optimizer)
         pretraining.train_on_batch(tiny.batch(3))
@@ -218,7 +218,7 @@ def test_only_convolutions_are_trained(pretraining_class):
     pretraining = pretraining_class(whole.network)
     own = [v for v in pretraining.trainable_variables if v.path not in before]
     own_before = [v.numpy() for v in own]
-    optimizer = Dion(1e-5)
+    optimizer = Muon(1e-5)
     optimizer.build(pretraining.trainable_variables)
     pretraining.compile(optimizer)
     pretraining.fit(tiny.batch(3), verbose=0)

@@ -22,7 +22,7 @@ from utils.config import CheckpointConfig
 from utils.small_weights import at_most, hand_over
 from utils.training.batches import fit
 from utils.training.distribution import Devices
-from utils.training.optimizer import Dion, rise_and_fall
+from utils.training.optimizer import Muon, rise_and_fall
 from utils.training.progress import Progress
 
 EPOCH = 100  # steps between savings, over which the loss is averaged
@@ -124,7 +124,7 @@ class Pretrainer:
         windows = Windows(self._dataset, self._shape, spec, num_windows, training.seed, *share)
         with devices.scope():
             rate = rise_and_fall(phase.learning_rate, end - begin)
-            optimizer = Dion(rate, {model.name: model.own_rate}, products=model.compute_dtype)
+            optimizer = Muon(rate, {model.name: model.own_rate}, products=model.compute_dtype)
             optimizer.build(model.trainable_variables)
             if self._variant == "compression":  # the paper variant gains nothing by it
                 model.step_weights = step_weights(
