@@ -26,7 +26,7 @@ who plays (--policy):
   persistent  holds each action for 20 steps on average: for Freeway, where moving on is enough
   lookahead   searches in the emulator, and acts at random in 3 steps of 10: for games that take
               skill, such as Pong, Ms. Pac-Man and Space Invaders; 40 steps a second and core
-  skilled     searches 60 steps ahead, and acts at random in 1 step of 10: wins in Pong and most
+  skilled     searches 50 steps ahead, and acts at random in 1 step of 10: wins in Pong and most
               other games; 25 steps a second and core
   Several take turns within each episode, by shares of its steps: --policy=random:0.2,skilled:0.8"""
 

@@ -37,9 +37,9 @@ class SkilledPolicy:
         epsilon: how often an action is random.
     """
 
-    HOLD_STEPS = 1, 2, 3, 5, 7, 9, 12, 15, 20, 60
-    NUM_STEPS = 60
-    STEPS_CARRIED_OUT = 4
+    HOLD_STEPS = 1, 2, 4, 7, 11, 16, 50
+    NUM_STEPS = 50
+    STEPS_CARRIED_OUT = 6
     DISCOUNT = 0.99
     EPSILON = 0.1
 
