@@ -145,6 +145,16 @@ def test_the_2016_command_lines_parse_unchanged(script):
     assert config.max_steps == stage_of(script).max_steps
 
 
+@pytest.mark.parametrize(
+    ("training", "validation", "test"),
+    [(30_000, 3_000, 10_000), (12_000, 1_200, 4_000), (200_000, 20_000, 20_000), (1, 1, 1)],
+)
+def test_test_sets_are_as_long_as_intervals_need(training, validation, test):
+    config = parse(stage_of("paper_seq_1_train"), [f"--num_training_frames={training}"])
+    frames = [config.num_frames(role) for role in ("training", "validation", "test")]
+    assert frames == [training, validation, test]
+
+
 def test_help_shows_every_default_also_where_it_is_0():
     text = " ".join(parser(stage_of("compress_seq_3_train")).format_help().split())
     assert "order of windows (default: 0)" in text
@@ -448,7 +458,7 @@ def test_what_a_stage_says_at_its_beginning_and_end(flags, trained, tmp_path, ca
     printed = capsys.readouterr().out
     assert "compress_seq_3: ms_pacman, tiny, 0 million parameters" in printed
     assert f"by {keras.backend.backend()}, {fastest_precision(training=True)}" in printed
-    assert "frames of play: 200 training, 20 validation, 20 test" in printed
+    assert "frames of play: 200 training, 20 validation, 66 test" in printed
     assert "expected time: about a minute" in printed
     assert "the best weights by validation loss are those after step" in printed
     assert "next: python compress_seq_5_train.py --atari_game=ms_pacman --model=tiny" in printed

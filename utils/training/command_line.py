@@ -22,6 +22,7 @@ from systems.record import dataset_directory
 from utils.checkpoint import stage_directory
 from utils.config import TRAIN_DIR
 from utils.training.stage import Stage, script
+from utils.watching.intervals import ENOUGH_FRAMES
 
 ROLES = ("training", "validation", "test")  # recorded with seeds 1, 2, 3
 BATCH_SIZES = {"lstm_84x84x1": 16, "lstm_210x160x3": 4}
@@ -89,10 +90,17 @@ class StageConfig:
         return getattr(self, f"{role}_data")
 
     def num_frames(self, role: str) -> int:
-        """Steps to record for a role: validation and test sets are a tenth as long."""
+        """Steps to record for a role.
+
+        The validation set is a tenth as long. The test set has as many as its intervals need, but
+        no more than a third, unless a tenth is more.
+        """
         if role == "training":
             return self.num_training_frames
-        return max(self.num_training_frames // 10, 1)
+        tenth, third = self.num_training_frames // 10, self.num_training_frames // 3
+        if role == "test":
+            return max(tenth, min(third, ENOUGH_FRAMES), 1)
+        return max(tenth, 1)
 
     def data_seed(self, role: str) -> int:
         """The seed that a role's data set is recorded with."""
@@ -217,7 +225,8 @@ def _add_data(add):
         "--num_training_frames",
         type=whole_number(1),
         default=30000,
-        help="steps to record where there is no data set; validation and test sets have a tenth",
+        help="steps to record where there is no data set; a tenth for the validation set, a third "
+        f"for the test set up to {ENOUGH_FRAMES}",
     )
     add_data_path(add)
     for role in ROLES:
