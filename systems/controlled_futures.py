@@ -6,6 +6,8 @@ the game is then played under other actions. A pixel is controlled at a step if 
 recorded one in any of those futures.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from tqdm import tqdm
 
@@ -18,11 +20,12 @@ FUTURES = 4  # a window
 
 def controlled_pixels(
     dataset: Dataset,
-    starts: list[tuple[int, int]],
+    starts: Sequence[tuple[int, int]],
     warmup: int,
-    horizons: list[int],
+    horizons: Sequence[int],
     shape: tuple[int, int, int],
     seed: int = 0,
+    also: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
 ) -> np.ndarray | None:
     """Returns the controlled pixels of each window at each horizon.
 
@@ -33,6 +36,8 @@ def controlled_pixels(
         horizons: steps after them, ascending, within the episode.
         shape: (height, width, channels) that frames are fitted to.
         seed: of the other actions. Each is held for a random time, 20 steps on average.
+        also: is called for each window with its number, the recorded frames at the horizons, uint8
+            (horizons, height, width[, channels]), and those of the futures, one axis more in front.
 
     Returns:
         bool (windows, horizons, height, width); None if the data set cannot be replayed.
@@ -54,17 +59,21 @@ def controlled_pixels(
                 return None
             game.step(int(action))
         position = (episode, now)
-        recorded = dataset.read(episode, now, horizons[-1] + 1, shape)["frames"]
+        wanted = [0, *horizons]
+        recorded = dataset.read(episode, now, horizons[-1] + 1, shape, wanted)["frames"]
         if not np.array_equal(dataset.fit(game.screen()[None], shape)[0], recorded[0]):
             return None
-        moment = game.clone_state()
+        moment, futures = game.clone_state(), []
         for future in range(FUTURES):
             policy = PersistentPolicy(game, np.random.default_rng([seed, episode, first, future]))
             actions = (policy.action() for _ in range(horizons[-1]))
             screens = [moment.screen, *future_screens(game, moment, actions)]
             # After the episode's end its last screen stays.
             screens = np.stack([screens[min(step, len(screens) - 1)] for step in horizons])
-            differs = dataset.fit(screens, shape) != recorded[horizons]
+            futures.append(dataset.fit(screens, shape))
+            differs = futures[-1] != recorded[1:]
             controlled[window] |= differs if differs.ndim == 3 else differs.any(axis=-1)
             game.restore_state(moment)
+        if also:
+            also(window, recorded[1:], np.stack(futures))
     return controlled

@@ -12,16 +12,11 @@ from systems.dataset import Dataset
 from systems.files import write_json
 from systems.record import record
 from systems.windows import WindowSpec, sample
-from utils.watching.evaluation import (
-    columns,
-    columns_explained,
-    evaluate,
-    reward_lines,
-    roll_out,
-    table,
-)
+from utils.watching.columns import columns, columns_explained
+from utils.watching.evaluation import Beside, evaluate, reward_lines, roll_out, table
+from utils.watching.intervals import stretches
 from utils.watching.measure import stored_windows
-from utils.watching.metrics import average_precision
+from utils.watching.metrics import average_precision, structural_similarity
 from utils.watching.plot import labels
 
 from .test_start import start
@@ -118,23 +113,24 @@ def test_the_errors_under_shuffled_actions_and_at_controlled_pixels():
     controlled = np.zeros((3, 1, 2, 2), bool)
     controlled[2, 0, 1, 1] = True
     windows = windows_of(frames, actions=actions)
-    results, _ = evaluate(oracle, windows, 2, (2,), controlled=controlled, thorough=True)
+    results, _ = evaluate(oracle, windows, 2, (2,), beside=Beside(controlled=controlled))
     row = results["horizons"]["2"]
     # 3 and, where the own action is 4, 7 levels too bright; shuffled, that is the next window.
     assert row["mse"] == row["mse_shuffled_actions"] == pytest.approx((9 + 49 + 9) / 3)
     assert row["mse_controlled"] == 9
     assert row["mse_controlled_shuffled_actions"] == 49
     assert row["mse_moving"] is None
-    low, high = row["intervals"]["mse"]
-    assert 9 <= low < row["mse"] < high <= 49
-    assert "mse_moving" not in row["intervals"]
-    unknown, _ = evaluate(oracle, windows, 2, (2,), thorough=True)
+    # Three windows are too few to know how far apart others would be.
+    assert row["intervals"] == {}
+    unknown, _ = evaluate(oracle, windows, 2, (2,), beside=Beside())
     assert unknown["horizons"]["2"]["mse_controlled"] is None
     # A window's frames do not change, so repeating the last one has no error to be compared with.
     assert row["ratio"] is row["ratio_moving"] is row["ratio_controlled"] is None
     assert row["ratio_shuffled"] == pytest.approx(9 / 49)
     assert unknown["horizons"]["2"]["ratio_shuffled"] is None
-    assert columns(unknown).splitlines()[1].split()[4:] == ["-", "-", "-", "53.600", "-", "-"]
+    errors, more = (table.splitlines()[1].split() for table in columns(unknown).split("\n\n"))
+    assert errors[3:] == ["-", "-", "-", "-", "-", "53.600"]
+    assert more[1:] == ["-"] * 8
 
 
 def test_the_columns_that_are_printed_by_hand():
@@ -151,7 +147,7 @@ def test_the_columns_that_are_printed_by_hand():
     controlled[2, :, 1, 1] = True
     windows = windows_of(frames, rewards=rewards, actions=actions)
     oracle = Oracle(frames, np.full((4, 4, 1), 20.0))
-    results, _ = evaluate(oracle, windows, warmup, (1, 3), controlled=controlled, thorough=True)
+    results, _ = evaluate(oracle, windows, warmup, (1, 3), beside=Beside(controlled=controlled))
     row = results["horizons"]["1"]
     # Three windows are 3 levels too bright and one 4. The last real frame is 10, the first
     # predicted one 20 and the third 40.
@@ -163,23 +159,27 @@ def test_the_columns_that_are_printed_by_hand():
     # The controlled window is the third, which is right with 0 and shuffled gets the second's 1.
     assert row["ratio_controlled"] == pytest.approx(9 / 100)
     assert row["ratio_shuffled"] == pytest.approx(9 / 16)
-    lines = columns(results).splitlines()
-    heads = ["step", "mse", "psnr", "ratio", "moving", "controlled", "shuffled", "mean", "frame"]
-    assert lines[0].split() == [*heads, "reward-1", "reward+1"]
-    # Of four certain "+1" at the first step one is right; of twelve, one is, and one "-1" is none.
+    errors, more = (
+        [line.split() for line in part.splitlines()] for part in columns(results).split("\n\n")
+    )
+    heads = ["step", "mse", "psnr", "ssim", "ratio", "moving", "controlled", "shuffled"]
+    assert errors[0] == [*heads, "mean", "frame"]
+    # Frames of four pixels are too small for a structural similarity.
     still = np.square(np.arange(4) - 20).mean()
     mean = f"{mse / (still / 16):.3f}"
-    first = ["1", "10.75", "37.8", "0.115", "0.107", "0.090", "0.562", mean, "-", "0.25"]
-    assert lines[1].split() == first
-    third = lines[2].split()
-    assert third[:6] == ["3", "10.75", "37.8", "0.013", "0.012", "0.010"]
-    assert third[-2:] == ["0.08", "0.08"]
-    assert max(map(len, [*lines, *columns_explained().splitlines()])) <= 100
-    assert len(columns_explained().splitlines()) == len(heads) + 1
+    assert errors[1] == ["1", "10.75", "37.8", "-", "0.115", "0.107", "0.090", "0.562", mean]
+    assert errors[2][:7] == ["3", "10.75", "37.8", "-", "0.013", "0.012", "0.010"]
+    # Of four certain "+1" at the first step one is right; of twelve, one is, and one "-1" is none.
+    assert more[0][-2:] == ["reward-1", "reward+1"]
+    assert [row[-2:] for row in more[1:]] == [["-", "0.25"], ["0.08", "0.08"]]
+    text = [*columns(results).splitlines(), *columns_explained().splitlines()]
+    assert max(map(len, text)) <= 100
+    # A line for each column, but for the second table's "step".
+    assert len(columns_explained().splitlines()) == 9 + 8
 
 
-def test_intervals_take_into_account_that_neighbours_share_frames():
-    # Two windows of each of 8 places: the errors are 9, or 49 where the own action is 4.
+def test_intervals_are_of_stretches_of_play():
+    # The errors are 9, or 49 where the own action is 4.
     frames = np.zeros((16, 4, 2, 2, 1), np.uint8)
     frames[:, :, 0, 0, 0] = np.arange(16)[:, None]
     actions = np.zeros((16, 3), np.int32)
@@ -187,34 +187,42 @@ def test_intervals_take_into_account_that_neighbours_share_frames():
     windows = windows_of(frames, actions=actions)
     oracle = Oracle(frames, np.zeros((2, 2, 1)))
 
-    def interval(starts, **more):
-        results, _ = evaluate(oracle, windows, 2, (2,), starts=starts, thorough=True, **more)
-        return results["horizons"]["2"]["intervals"]
+    def interval(stretch, key="mse"):
+        results, _ = evaluate(oracle, windows, 2, (2,), beside=Beside(stretch=stretch))
+        return results["horizons"]["2"]["intervals"].get(key)
 
-    alone = interval(None)["mse"]
-    # Windows are four frames long: those that begin at 4 and 7 share frames, 3 and 4 may not.
-    assert interval([(0, 4 * i) for i in range(16)])["mse"] == alone
-    low, high = interval([(0, 4 * (i // 2) + 3 * (i % 2)) for i in range(16)])["mse"]
-    assert low < alone[0] < 29 < alone[1] < high
-    assert interval([(i // 2, i % 2) for i in range(16)])["mse"] == [low, high]
-    assert interval([(0, i % 4) for i in range(16)]) == {}
+    low, high = interval(None)
+    assert 9 < low < 29 < high < 49
+    # Windows that err alike tell less than their number.
+    wider = interval(np.arange(16) // 4)
+    assert wider[0] < low and high < wider[1]
+    assert interval(np.arange(16) // 8) is None
+    # Of the ratios, too.
+    low, high = interval(None, "ratio_mean_frame")
+    assert low < 29 / (np.square(np.arange(16)).mean() / 4) < high
+    starts = [(0, 5 * i) for i in range(16)]
+    known = stretches(starts, np.array([100]), 5)
+    assert interval(known)[0] < interval(None)[0]
 
 
-def test_bootstrap_samples_without_controlled_pixels_are_left_out():
-    frames = np.zeros((3, 4, 2, 2, 1), np.uint8)
-    frames[:, :, 0, 0, 0] = np.arange(3)[:, None]
-    controlled = np.zeros((3, 1, 2, 2), bool)
+def test_where_one_stretch_alone_has_controlled_pixels_their_interval_is_unknown():
+    frames = np.zeros((8, 4, 2, 2, 1), np.uint8)
+    frames[:, :, 0, 0, 0] = np.arange(8)[:, None]
+    controlled = np.zeros((8, 1, 2, 2), bool)
     controlled[2] = True
     oracle = Oracle(frames, np.zeros((2, 2, 1)))
-    options = {"controlled": controlled, "thorough": True}
-    results, _ = evaluate(oracle, windows_of(frames), 2, (2,), **options)
-    assert results["horizons"]["2"]["intervals"]["mse_controlled"] == [9, 9]
+    beside = Beside(controlled=controlled)
+    results, _ = evaluate(oracle, windows_of(frames), 2, (2,), beside=beside)
+    row = results["horizons"]["2"]
+    assert row["mse_controlled"] == 9
+    assert "mse_controlled" not in row["intervals"]
+    assert row["intervals"]["mse"] == pytest.approx([9, 9])
 
 
 def test_a_single_window_has_no_other_to_take_actions_from():
     frames = np.zeros((1, 4, 2, 2, 1), np.uint8)
     oracle = Oracle(frames, np.zeros((2, 2, 1)))
-    results, _ = evaluate(oracle, windows_of(frames), 2, (2,), thorough=True)
+    results, _ = evaluate(oracle, windows_of(frames), 2, (2,), beside=Beside())
     row = results["horizons"]["2"]
     assert (row["mse"], row["mse_shuffled_actions"], row["intervals"]) == (9, None, {})
     assert columns(results).splitlines()[1].split()[:2] == ["2", "9.00"]
@@ -257,6 +265,34 @@ def test_controlled_pixels_are_unknown_for_data_that_cannot_be_replayed(tmp_path
     # Or to an end that the recorded game did not have.
     dataset.metadata |= {"frame_skip": 4, "max_episode_frames": 20}
     assert controlled_pixels(dataset, [(0, 3)], 10, [1], (84, 84, 1)) is None
+
+
+def test_structural_similarity_by_hand():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 256, (2, 16, 14, 3)).astype(np.float32)
+    assert structural_similarity(truth, truth) == pytest.approx([1, 1])
+    # A pixel at a time, as the paper writes it.
+    other = np.clip(truth + rng.normal(0, 40, truth.shape), 0, 255).astype(np.float32)
+    weights = np.exp(-np.square(np.arange(-5, 6)) / (2 * 1.5**2))
+    weights = np.outer(weights, weights) / weights.sum() ** 2
+    expected = []
+    for top in range(16 - 10):
+        for left in range(14 - 10):
+            for channel in range(3):
+                box = slice(top, top + 11), slice(left, left + 11), channel
+                x, y = other[0][box].astype(float), truth[0][box].astype(float)
+                mx, my = (weights * x).sum(), (weights * y).sum()
+                vx, vy = (weights * (x - mx) ** 2).sum(), (weights * (y - my) ** 2).sum()
+                cov = (weights * (x - mx) * (y - my)).sum()
+                c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+                similar = (2 * mx * my + c1) * (2 * cov + c2)
+                expected.append(similar / ((mx**2 + my**2 + c1) * (vx + vy + c2)))
+    assert structural_similarity(other, truth)[0] == pytest.approx(np.mean(expected), abs=1e-5)
+    # The levels alone differ: (2 a b + c1) / (a^2 + b^2 + c1).
+    flat = np.full((1, 12, 12, 1), 100.0)
+    expected = (2 * 100 * 50 + 6.5025) / (100**2 + 50**2 + 6.5025)
+    assert structural_similarity(flat, flat / 2) == pytest.approx([expected], abs=1e-5)
+    assert structural_similarity(flat[:, :8], flat[:, :8]) is None
 
 
 def test_average_precision_by_hand():
@@ -307,12 +343,9 @@ def test_stored_windows_are_those_that_are_read_at_once(tmp_path):
         np.testing.assert_array_equal(stored[key], read[key])
         assert stored[key].dtype == read[key].dtype
     np.testing.assert_array_equal(stored["frames"][4:7], read["frames"][4:7])
-    options = {"starts": [(0, i) for i in range(20)], "thorough": True}
-    model = Constant((84, 84, 1), 90.0)
-    assert (
-        evaluate(model, stored, 10, (1, 5), **options)[0]
-        == evaluate(model, read, 10, (1, 5), **options)[0]
-    )
+    model, beside = Constant((84, 84, 1), 90.0), Beside()
+    ours, theirs = (evaluate(model, each, 10, (1, 5), beside=beside)[0] for each in (stored, read))
+    assert ours == theirs
     parts = [part for part, _ in roll_out(model, stored, 10)]
     assert parts == [slice(0, 16), slice(16, 20)]
 
@@ -326,7 +359,7 @@ def test_frames_are_read_in_the_batches_that_are_rolled_out(tmp_path):
     tracemalloc.start()
     try:
         results, _ = evaluate(
-            model, stored_windows(windows), 10, (1, 100), dataset.palette(), thorough=True
+            model, stored_windows(windows), 10, (1, 100), dataset.palette(), beside=Beside()
         )
         _, peak = tracemalloc.get_traced_memory()
     finally:

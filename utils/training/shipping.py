@@ -25,7 +25,6 @@ from utils.training.stage import script
 from utils.training.termination import fit_termination
 from utils.watching.measure import HeldOutPlay
 
-HORIZONS = (1, 3, 5, 10, 30, 50, 100)
 NUM_WINDOWS = 128
 NUM_COMPARED = 32  # windows on which the network is compared with the one it came from
 ERRORS = ("mse", "mse_repeat_last", "mse_controlled", "mse_controlled_shuffled_actions", "psnr")
@@ -172,7 +171,7 @@ def _figures(config, output, data_path, arrays, training_set) -> dict:
         the network with the weights in full precision, whose principal components come from all
         training play.
     """
-    play, few = (HeldOutPlay(None, HORIZONS, count, 0) for count in (NUM_WINDOWS, NUM_COMPARED))
+    play, few = (HeldOutPlay(None, None, count, 0) for count in (NUM_WINDOWS, NUM_COMPARED))
     with tempfile.TemporaryDirectory() as place:
         directory = pretrained_checkpoint(
             config.game, config.variant, data_path, Path(place), output

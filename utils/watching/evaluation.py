@@ -1,55 +1,101 @@
 """The errors of roll-outs on held-out windows, beside baselines that need no model.
 
 Errors are mean squared errors in grey levels (or RGB levels) squared, 0 to 255. Step h is the h-th
-frame after the warm-up. Two baselines stand beside the model: `repeat_last` repeats the last real
-frame, `mean_frame` shows the mean of the training frames.
+frame after the warm-up. Baselines stand beside the model: `repeat_last` repeats the last real
+frame, `mean_frame` shows the mean of the training frames, `recall` plays back the most alike
+training moment (see `utils.watching.recall`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from utils.watching.metrics import SquaredErrors, average_precision, psnr, reward_metrics
+from utils.watching.columns import number
+from utils.watching.intervals import interval, left_out, plain_interval, totals
+from utils.watching.metrics import (
+    Sums,
+    average_precision,
+    psnr,
+    reward_metrics,
+    structural_similarity,
+)
+from utils.watching.objects import ControlledObject, search
 
 if TYPE_CHECKING:
     from model.predictor import RollOut
+    from utils.watching.recall import Memory
 
 # Limits of what is decoded at once, because the decoder's layers take the most memory.
 _WINDOWS_AT_ONCE = 16
 _PIXELS_AT_ONCE = 16 * 30 * 84 * 84
+_STEPS_AT_ONCE = 120  # of which only some are reported
 
 PIXEL_SETS = ("mse", "mse_moving", "mse_controlled")  # whose errors are reported
+GUESSES = ("", "_repeat_last", "_mean_frame", "_recall", "_shuffled_actions")  # "": the model
 # Errors as shares of others: key, of what error, of the model or under what guess.
 RATIOS = (
     ("ratio", "mse", "_repeat_last"),
     ("ratio_moving", "mse_moving", "_repeat_last"),
     ("ratio_controlled", "mse_controlled", "_repeat_last"),
     ("ratio_mean_frame", "mse", "_mean_frame"),
+    ("ratio_recall", "mse", "_recall"),
+    ("ratio_moving_recall", "mse_moving", "_recall"),
+    ("ratio_controlled_recall", "mse_controlled", "_recall"),
     ("ratio_shuffled", "mse_controlled", "_shuffled_actions"),
 )
-# Of `columns`: head, digits, key and meaning.
-COLUMNS = (
-    ("step", 0, "horizon", "how many steps after the last real frame"),
-    ("mse", 2, "mse", "mean squared error over all pixels, grey (RGB) levels squared, 0 to 255"),
-    ("psnr", 1, "psnr", "of mse, decibels: 10 log10(255^2 / mse)"),
-    ("ratio", 3, "ratio", "mse over that of repeating the last real frame; below 1 is better"),
-    ("moving", 3, "ratio_moving", "that ratio over the pixels that change within a window"),
-    ("controlled", 3, "ratio_controlled", "that ratio over the pixels that the player decides"),
-    (
-        "shuffled",
-        3,
-        "ratio_shuffled",
-        "their error over that under other actions; 1: ignores them",
-    ),
-    ("mean frame", 3, "ratio_mean_frame", "mse over that of the mean training frame"),
-    ("reward-1", 2, "reward-1", "average precision of points lost within so many steps"),
-    ("reward+1", 2, "reward1", "average precision of points won; -: there were none"),
+# What is measured of whole frames and of the object, and under which guesses.
+FRAMES = tuple(f"ssim{guess}" for guess in ("", "_repeat_last", "_recall"))
+OBJECTS = tuple(
+    f"object_{what}{guess}"
+    for what in ("present", "offset")
+    for guess in ("", "_repeat_last", "_recall", "_shuffled_actions")
 )
-_LEAST_WIDTH = 7  # of a column
-GUESSES = ("", "_repeat_last", "_mean_frame", "_shuffled_actions")  # the model and its baselines
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What is known of windows beside their frames. Each may be missing.
+
+    Attributes:
+        controlled: bool (count, reported horizons, height, width), the controlled pixels.
+        objects: of each window, at each reported horizon, where the truth shows the object.
+        memory: what the training play says of the windows.
+        stretch: int (count,), which stretch of play each window is of, see
+            `utils.watching.intervals.stretches`. None: each window is one of its own.
+    """
+
+    controlled: np.ndarray | None = None
+    objects: Sequence[Sequence[ControlledObject | None]] | None = None
+    memory: Memory | None = None
+    stretch: np.ndarray | None = None
+
+
+class Forecast(Protocol):
+    """Where predictions come from.
+
+    Attributes:
+        mean_frame: float (height, width, channels); None if it is not known.
+    """
+
+    mean_frame: np.ndarray | None
+
+    def predict(self, part: slice, frames: np.ndarray, shuffled: bool) -> dict | None:
+        """What is predicted of some windows.
+
+        Args:
+            part: which ones.
+            frames: theirs, real.
+            shuffled: whether under other windows' actions.
+
+        Returns:
+            dict of frames, float (windows, reported horizons, height, width, channels), and of
+            reward and termination as `RollOut` returns them, or None each. None if there are no
+            predictions under other windows' actions.
+        """
 
 
 def roll_out(
@@ -68,8 +114,10 @@ def roll_out(
         the slice of windows, and the `RollOut`'s dict of predictions for it.
     """
     actions = windows["actions"]
-    for part in _parts(model, *_size(actions, warmup)):
-        yield part, _predict(model, windows["frames"][part], actions[part], warmup)
+    count, steps = _size(actions, warmup)
+    for part in _parts(model.predictor.network.mean_frame.shape, count, steps):
+        frames = windows["frames"][part]
+        yield part, model.predict_on_batch({"frames": frames[:, :warmup], "actions": actions[part]})
 
 
 def _size(actions, warmup):
@@ -77,9 +125,9 @@ def _size(actions, warmup):
     return actions.shape[0], actions.shape[1] - warmup + 1
 
 
-def _parts(model, count, steps):
+def _parts(shape, count, steps):
     """Slices of windows that are rolled out together."""
-    height, width, _ = model.predictor.network.mean_frame.shape
+    height, width, _ = shape
     fit = max(1, _PIXELS_AT_ONCE // (steps * height * width))
     # A power of two, so that the last part often has the size of the others: each size compiles.
     batch_size = min(_WINDOWS_AT_ONCE, 1 << fit.bit_length() - 1)
@@ -87,8 +135,45 @@ def _parts(model, count, steps):
         yield slice(start, min(start + batch_size, count))
 
 
-def _predict(model, frames, actions, warmup):
-    return model.predict_on_batch({"frames": frames[:, :warmup], "actions": actions})
+class _Rolled:
+    """A `Forecast` by a model."""
+
+    def __init__(self, model, actions, warmup, reported):
+        self._model, self._warmup, self._reported = model, warmup, reported
+        self._steps = _size(actions, warmup)[1]
+        self._actions = {False: actions, True: shuffled_actions(actions, warmup)}
+        self._observation = None
+        self.mean_frame = np.asarray(model.predictor.network.mean_frame)
+
+    def predict(self, part, frames, shuffled):
+        if shuffled and len(self._actions[True]) == 1:
+            return None
+        actions, frames = self._actions[shuffled][part], frames[:, : self._warmup]
+        if self._steps > _STEPS_AT_ONCE:
+            return self._in_turn(frames, actions)
+        predictions = self._model.predict_on_batch({"frames": frames, "actions": actions})
+        return {**predictions, "frames": predictions["frames"][:, self._reported]}
+
+    def _in_turn(self, frames, actions):
+        """Rolls out piece by piece and keeps the frames that are reported."""
+        if self._observation is None:
+            from model.predictor import Observation
+
+            self._observation = Observation(self._model.predictor)
+        known, ahead = np.split(actions, [self._warmup - 1], axis=1)
+        state = self._observation.predict_on_batch({"frames": frames, "actions": known})
+        # All pieces are of one length, for which the roll-out is compiled once.
+        ahead = np.pad(ahead, ((0, 0), (0, -self._steps % _STEPS_AT_ONCE)))
+        pieces = []
+        for start in range(0, self._steps, _STEPS_AT_ONCE):
+            piece = ahead[:, start : start + _STEPS_AT_ONCE]
+            piece = self._model.imagination.predict_on_batch({"state": state, "actions": piece})
+            state, steps = piece["state"], self._reported - start
+            steps = steps[(steps >= 0) & (steps < _STEPS_AT_ONCE)]
+            pieces.append({**piece, "frames": piece["frames"][:, steps]})
+        keys = ("frames", "reward", "termination")
+        whole = {key: np.concatenate([piece[key] for piece in pieces], axis=1) for key in keys}
+        return {key: values[:, : self._steps] for key, values in whole.items()}
 
 
 def pixels(frames: np.ndarray, palette: np.ndarray | None) -> np.ndarray:
@@ -97,73 +182,83 @@ def pixels(frames: np.ndarray, palette: np.ndarray | None) -> np.ndarray:
 
 
 def evaluate(
-    model: RollOut,
+    model: RollOut | Forecast,
     windows: Mapping[str, Any],
     warmup: int,
     horizons: Sequence[int],
     palette: np.ndarray | None = None,
     *,
-    controlled: np.ndarray | None = None,
-    starts: Sequence[tuple[int, int]] | None = None,
-    thorough: bool = False,
-) -> tuple[dict, np.ndarray]:
+    beside: Beside | None = None,
+) -> tuple[dict, np.ndarray | None]:
     """Errors by horizon, and how well rewards and terminations are predicted.
 
     Args:
         model, windows, warmup: as in `roll_out`. The windows also hold rewards and terminations, of
-            the shape of the actions.
+            the shape of the actions. In place of a model there may be predictions, a `Forecast`.
         horizons: steps to report; those beyond the windows' length are left out.
         palette: of windows with palette indices.
-        controlled: bool (count, reported horizons, height, width), the controlled pixels; None
-            where they are not known.
-        starts: episode and first frame of each window. Intervals then take into account that
-            neighbours share frames. None: no windows share frames.
-        thorough: whether to add the errors under shuffled actions, those at controlled pixels,
-            intervals and `RATIOS`.
+        beside: what else is known of the windows. If it is given, errors under shuffled actions, at
+            controlled pixels and of recall, SSIM, the object, intervals and `RATIOS` are added.
 
     Returns:
         {"num_windows", "horizons": {"1": {...}, ...}, "reward": {...}, "termination": {...}}, see
-        `evaluate.py --help` for the keys; None stands where there was nothing to measure. And the
-        predicted probabilities of the reward's signs, float (count, horizon, 3).
+        docs/tools.md for the keys; None stands where there was nothing to measure. And the
+        predicted probabilities of the reward's signs, float (count, horizon, 3); None if there are
+        none.
     """
     count, steps = _size(windows["actions"], warmup)
     horizons = [horizon for horizon in horizons if horizon <= steps]
     reported = np.array(horizons) - 1  # the steps, from 0
-    mean_frame = np.asarray(model.predictor.network.mean_frame)
-    shuffled = _shuffled(windows["actions"], warmup) if thorough and count > 1 else None
-    errors = SquaredErrors(count, len(horizons))
-    rewards, terminations = [], []
-    for part in _parts(model, count, steps):
+    forecast = model
+    if hasattr(model, "predict_on_batch"):
+        forecast = _Rolled(model, windows["actions"], warmup, reported)
+    sums, heads = Sums(count, len(horizons)), {"reward": [], "termination": []}
+    shape = (*windows["frames"][:1].shape[2:4], 1)
+    for part in _parts(shape, count, min(steps, _STEPS_AT_ONCE)):
         frames = windows["frames"][part]
-        predictions = _predict(model, frames, windows["actions"][part], warmup)
-        rewards.append(predictions["reward"])
-        terminations.append(predictions["termination"])
         truth = pixels(frames[:, warmup + reported], palette).astype(np.float32)
+        predictions = forecast.predict(part, frames, shuffled=False)
+        for head, values in heads.items():
+            values.append(predictions[head])
         guesses = {
-            "": predictions["frames"][:, reported],
+            "": predictions["frames"],
             "_repeat_last": pixels(frames[:, warmup - 1 : warmup], palette).astype(np.float32),
-            "_mean_frame": mean_frame,
         }
-        if shuffled is not None:
-            misled = _predict(model, frames, shuffled[part], warmup)
-            guesses["_shuffled_actions"] = misled["frames"][:, reported]
-        masks = {"mse": np.True_, "mse_moving": _moving(frames)[:, None]}
-        if thorough and controlled is not None:
-            masks["mse_controlled"] = controlled[part]
+        if forecast.mean_frame is not None:
+            guesses["_mean_frame"] = forecast.mean_frame
+        masks = {"mse": np.True_, "mse_moving": moving(frames)[:, None]}
+        if beside:
+            if misled := forecast.predict(part, frames, shuffled=True):
+                guesses["_shuffled_actions"] = misled["frames"]
+            if beside.memory:
+                guesses["_recall"] = beside.memory.predict(part).astype(np.float32)
+            if beside.controlled is not None:
+                masks["mse_controlled"] = beside.controlled[part]
         for suffix, guess in guesses.items():
+            # Of the training play, only some may go on for so long.
+            there = beside.memory.known()[:, None, None] if suffix == "_recall" else np.True_
             squares = np.square(guess - truth).mean(axis=-1)
             for key, mask in masks.items():
-                errors.add(key + suffix, part, squares, mask)
-    rewards, terminations = np.concatenate(rewards), np.concatenate(terminations)
-    blocks = _blocks(starts, count, warmup + steps) if thorough else None
+                sums.add(key + suffix, part, squares, mask & there)
+            if beside:
+                guess = np.broadcast_to(guess, truth.shape)
+                _add_similarity(sums, suffix, part, guess, truth, there)
+                _add_object(sums, suffix, part, guess, truth, there, beside.objects)
+    rewards, terminations = (
+        None if values[0] is None else np.concatenate(values) for values in heads.values()
+    )
     ended = windows["terminations"][:, warmup - 1 :]
     results = {
         "num_windows": count,
         "horizons": {
-            str(horizon): _errors_at(errors, i, blocks) for i, horizon in enumerate(horizons)
+            str(horizon): _row(sums, i, count, beside) for i, horizon in enumerate(horizons)
         },
-        "reward": reward_metrics(windows["rewards"][:, warmup - 1 :], rewards, horizons),
-        "termination": {
+        "reward": None
+        if rewards is None
+        else reward_metrics(windows["rewards"][:, warmup - 1 :], rewards, horizons),
+        "termination": None
+        if terminations is None
+        else {
             "average_precision": average_precision(ended, terminations),
             "positive_rate": float(ended.mean()),
         },
@@ -171,36 +266,66 @@ def evaluate(
     return results, rewards
 
 
-def _shuffled(actions, warmup):
+def shuffled_actions(actions: np.ndarray, warmup: int) -> np.ndarray:
     """Each window's own actions during the warm-up, then those of the window before it."""
     shuffled = actions.copy()
     shuffled[:, warmup - 1 :] = np.roll(shuffled[:, warmup - 1 :], 1, axis=0)
     return shuffled
 
 
-def _moving(frames):
+def moving(frames: np.ndarray) -> np.ndarray:
     """The pixels that change within a window, bool (windows, height, width)."""
     changes = (frames != frames[:, :1]).any(axis=1)
     return changes if changes.ndim == 3 else changes.any(axis=-1)
 
 
-def _blocks(starts, count, length):
-    """Which windows share frames, int (windows,): those that begin within one window's length."""
-    if starts is None:
-        return np.arange(count)
-    stretches = [(episode, first // length) for episode, first in starts]
-    return np.unique(stretches, axis=0, return_inverse=True)[1].reshape(-1)
+def _add_similarity(sums, suffix, part, guess, truth, there):
+    if f"ssim{suffix}" in FRAMES:
+        similarity = structural_similarity(guess, truth)
+        if similarity is not None:
+            sums.add(f"ssim{suffix}", part, similarity, there.reshape(-1))
 
 
-def _errors_at(errors, horizon, blocks):
-    """All that is reported of one horizon; with intervals if `blocks` are given."""
-    row = errors.means(horizon)
-    intervals = {} if blocks is None else {"intervals": errors.intervals(horizon, blocks)}
-    row |= intervals | {"psnr": psnr(row["mse"])}
-    if blocks is not None:
-        # All keys in one order, also those of which there was nothing to measure.
-        row |= {key + suffix: row.get(key + suffix) for key in PIXEL_SETS for suffix in GUESSES}
-        row |= {key: _ratio(row[error], row[error + guess]) for key, error, guess in RATIOS}
+def _add_object(sums, suffix, part, guess, truth, there, objects):
+    """Whether and where the guess shows the object, of windows whose truth shows it."""
+    if objects is None or f"object_present{suffix}" not in OBJECTS:
+        return
+    found = np.array([[each is not None for each in row] for row in objects[part]])
+    found &= there.reshape(-1)
+    offsets = np.full(found.shape, np.nan)
+    for window, step in zip(*np.nonzero(found), strict=True):
+        where = objects[part][window][step]
+        offset = search(guess[window, step], truth[window, step], where)
+        offsets[window, step] = np.nan if offset is None else offset
+    present = ~np.isnan(offsets)
+    sums.add(f"object_present{suffix}", part, present.astype(float), found)
+    sums.add(f"object_offset{suffix}", part, offsets, present)
+
+
+def _row(sums, horizon, count, beside):
+    """All that is reported of one horizon."""
+    if beside is None:
+        row = {key: sums.mean(key, horizon) for key in sums.measured()}
+        return row | {"psnr": psnr(row["mse"])}
+    # All keys in one order, also those of which there was nothing to measure.
+    errors = [key + suffix for key in PIXEL_SETS for suffix in GUESSES]
+    row = {key: sums.mean(key, horizon) for key in [*errors, *FRAMES, *OBJECTS]}
+    row["object_windows"] = int(sums.of("object_present", horizon)[1].sum())
+    row["psnr"] = psnr(row["mse"])
+    row["seen"] = float(beside.memory.seen_targets[horizon]) if beside.memory else None
+    row |= {key: _ratio(row[error], row[error + guess]) for key, error, guess in RATIOS}
+    stretch = np.arange(count) if beside.stretch is None else beside.stretch
+    means = {
+        key: left_out(*(totals(values, stretch) for values in sums.of(key, horizon)))
+        for key in sums.measured()
+    }
+    nothing = np.full(1, np.nan)
+    intervals = {key: interval(means.get(key, nothing)) for key in errors}
+    intervals |= {key: plain_interval(means.get(key, nothing)) for key in [*FRAMES, *OBJECTS]}
+    for key, error, guess in RATIOS:
+        if error in means and error + guess in means:
+            intervals[key] = interval(means[error], means[error + guess])
+    row["intervals"] = {key: ends for key, ends in intervals.items() if ends is not None}
     return row
 
 
@@ -214,36 +339,11 @@ def table(results: dict) -> str:
     lines = ["  step        MSE   repeat last     ratio    mean frame"]
     for horizon, row in results["horizons"].items():
         model, last, mean = (row[f"mse{guess}"] for guess in GUESSES[:3])
-        ratio = _number(_ratio(model, last), 3)
+        ratio = number(_ratio(model, last), 3)
         lines.append(
-            f"{horizon:>6} {_number(model):>10} {_number(last):>13} {ratio:>9} {_number(mean):>13}"
+            f"{horizon:>6} {number(model):>10} {number(last):>13} {ratio:>9} {number(mean):>13}"
         )
     return "\n".join(lines)
-
-
-def columns(results: dict) -> str:
-    """The figures that the documents quote, by horizon, as a text table; `COLUMNS` explains it."""
-    widths = [max(len(head), _LEAST_WIDTH) + 2 for head, *_ in COLUMNS]
-
-    def line(cells):
-        return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-
-    lines = [line(head for head, *_ in COLUMNS)]
-    within = results["reward"]["average_precision_within"]
-    for horizon, row in results["horizons"].items():
-        known = {"horizon": int(horizon), **row}
-        known |= {f"reward{sign}": value for sign, value in within[horizon].items()}
-        lines.append(line(_number(known[key], digits) for _, digits, key, _ in COLUMNS))
-    return "\n".join(lines)
-
-
-def columns_explained() -> str:
-    """A line for each column of `columns`."""
-    return "\n".join(f"{head:>14}  {meaning}" for head, *_, meaning in COLUMNS)
-
-
-def _number(value, digits=2):
-    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def reward_lines(results: dict) -> str:

@@ -1,17 +1,20 @@
-"""What is computed from predictions and what really happened: errors, rewards, terminations."""
+"""What is computed from predictions and what really happened: frames, rewards, terminations."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
-RESAMPLES = 1000  # of the windows, for a bootstrap interval
+# Of the structural similarity, as Wang et al. (2004) chose them.
+_SSIM_SIDE, _SSIM_DEVIATION = 11, 1.5  # of the Gaussian window, pixels
+_SSIM_C1, _SSIM_C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
-class SquaredErrors:
-    """Squared errors of each window at each horizon, summed over chosen pixels.
+class Sums:
+    """What is measured in each window at each horizon: sums, and how much was summed.
 
     Args:
         num_windows: how many windows there are.
@@ -20,64 +23,82 @@ class SquaredErrors:
 
     def __init__(self, num_windows: int, num_horizons: int):
         self._shape = num_windows, num_horizons
-        self._sums, self._counts = {}, {}
+        self._known = {}
 
-    def add(self, key: str, part: slice, squares: np.ndarray, mask: np.ndarray) -> None:
-        """Adds the errors of some windows.
+    def add(self, key: str, part: slice, values: np.ndarray, mask: np.ndarray) -> None:
+        """Adds what was measured in some windows.
 
         Args:
-            key: what the errors are of.
+            key: what it is.
             part: the windows.
-            squares: float (windows, horizons, height, width).
-            mask: bool, broadcast to that shape: the pixels that count.
+            values: float (windows, horizons), or (windows, horizons, height, width).
+            mask: bool, broadcast to that shape: the values that count.
         """
-        sums = self._sums.setdefault(key, np.zeros(self._shape))
-        counts = self._counts.setdefault(key, np.zeros(self._shape))
-        mask = np.broadcast_to(mask, squares.shape)
-        sums[part] = np.where(mask, squares, 0).sum(axis=(2, 3))
-        counts[part] = mask.sum(axis=(2, 3))
+        if key not in self._known:
+            self._known[key] = np.zeros(self._shape), np.zeros(self._shape)
+        sums, counts = self._known[key]
+        mask, axes = np.broadcast_to(mask, values.shape), tuple(range(2, values.ndim))
+        sums[part] = np.where(mask, values, 0).sum(axis=axes)
+        counts[part] = mask.sum(axis=axes)
 
-    def means(self, horizon: int) -> dict[str, float | None]:
-        """The mean over all pixels of all windows, by key; None where no pixel counts.
+    def measured(self) -> list[str]:
+        """What was measured."""
+        return list(self._known)
+
+    def of(self, key: str, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+        """Sums and counts at one horizon, float (windows,) each; zeros if it was not measured.
 
         Args:
+            key: what was measured.
             horizon: the number of the horizon.
         """
-        return {
-            key: float(sums[:, horizon].sum() / counts[:, horizon].sum())
-            if counts[:, horizon].any()
-            else None
-            for key, sums, counts in self._items()
-        }
+        if key not in self._known:
+            return np.zeros(self._shape[0]), np.zeros(self._shape[0])
+        return tuple(values[:, horizon] for values in self._known[key])
 
-    def intervals(self, horizon: int, blocks: np.ndarray) -> dict[str, list[float]]:
-        """95 % bootstrap intervals of `means`, by key: [low, high].
+    def mean(self, key: str, horizon: int) -> float | None:
+        """The mean over all that counts in all windows; None where nothing does."""
+        sums, counts = self.of(key, horizon)
+        return float(sums.sum() / counts.sum()) if counts.any() else None
 
-        A key is missing where no pixel counts, or if all windows are one block.
 
-        Args:
-            horizon: the number of the horizon.
-            blocks: int (windows,), from 0. Windows with the same number are drawn together.
-        """
-        num_blocks = int(blocks.max()) + 1
-        if num_blocks == 1:
-            return {}
-        rng = np.random.default_rng(0)
-        drawn = rng.integers(num_blocks, size=(RESAMPLES, num_blocks))  # the same for all keys
-        intervals = {}
-        for key, sums, counts in self._items():
-            if counts[:, horizon].any():
-                total, pixels = (
-                    np.bincount(blocks, values[:, horizon], num_blocks)[drawn].sum(axis=1)
-                    for values in (sums, counts)
-                )
-                means = total[pixels > 0] / pixels[pixels > 0]
-                low, high = np.quantile(means, [0.025, 0.975])
-                intervals[key] = [float(low), float(high)]
-        return intervals
+def structural_similarity(frames: np.ndarray, truth: np.ndarray) -> np.ndarray | None:
+    """The mean structural similarity (SSIM) of frames, 1: alike. Wang et al. 2004, IEEE TIP 13(4).
 
-    def _items(self):
-        return ((key, sums, self._counts[key]) for key, sums in self._sums.items())
+    Means, variances and covariances are those under a Gaussian window of 11 x 11 pixels and a
+    deviation of 1.5. Places where it does not fit into the frame are left out. The mean is over
+    channels, too.
+
+    Args:
+        frames, truth: levels, 0 to 255 (..., height, width, channels).
+
+    Returns:
+        float (...,); None if the window fits nowhere.
+    """
+    *before, height, width, channels = truth.shape
+    if min(height, width) < _SSIM_SIDE:
+        return None
+    pairs = (x.reshape(-1, height, width, channels).astype(np.float64) for x in (frames, truth))
+    return np.array([_similarity(*pair) for pair in zip(*pairs, strict=True)]).reshape(before)
+
+
+def _similarity(x, y):
+    mean_x, mean_y = _weighted(x), _weighted(y)
+    variance_x = _weighted(x * x) - mean_x * mean_x
+    variance_y = _weighted(y * y) - mean_y * mean_y
+    covariance = _weighted(x * y) - mean_x * mean_y
+    return (
+        (2 * mean_x * mean_y + _SSIM_C1)
+        * (2 * covariance + _SSIM_C2)
+        / (mean_x * mean_x + mean_y * mean_y + _SSIM_C1)
+        / (variance_x + variance_y + _SSIM_C2)
+    ).mean(dtype=np.float64)
+
+
+def _weighted(frame):
+    blurred = cv2.GaussianBlur(frame, (_SSIM_SIDE, _SSIM_SIDE), _SSIM_DEVIATION)
+    border = _SSIM_SIDE // 2
+    return blurred[border:-border, border:-border]
 
 
 def psnr(mse: float) -> float | None:

@@ -44,6 +44,7 @@ def draw_errors(results: Sequence[dict], path: Path) -> None:
             _line(axis, result, f"{key}_shuffled_actions", shuffled, f"C{i}", ":")
         _line(axis, results[0], f"{key}_repeat_last", "repeat last frame", "0.4", "--")
         _line(axis, results[0], f"{key}_mean_frame", "mean frame", "0.7", "--")
+        _line(axis, results[0], f"{key}_recall", "recall of training play", "0.2", "-.")
         axis.set(title=title, xlabel="steps predicted", xscale="log", yscale="log")
         axis.set_xticks(ticks := [int(h) for h in results[0]["horizons"]], map(str, ticks))
         axis.tick_params(axis="x", which="minor", bottom=False)

@@ -1,0 +1,183 @@
+"""Anybody's predictions: the windows are written, predicted in NumPy, and scored alike."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import evaluate
+from systems.record import record
+
+from . import tiny  # noqa: F401 - makes the preset known
+from .checkpoints import write_checkpoint
+
+DATA_PAGE = Path(__file__).parents[1] / "docs" / "data.md"
+FEW = ["--num_windows=12", "--horizon=1,6"]
+
+
+def run(monkeypatch, checkpoint, *more):
+    words = ["evaluate.py", f"--checkpoint={checkpoint}", *FEW, *map(str, more)]
+    monkeypatch.setattr(sys, "argv", words)
+    evaluate.main()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("predictions")
+    training, test = (
+        record("freeway", "persistent", frames, seed, path, progress=False)
+        for frames, seed in ((60, 1), (90, 2))
+    )
+    directory = write_checkpoint(path / "stage", test)
+    config = json.loads((directory / "config.json").read_text())
+    config["data"]["training"] = str(training)
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
+
+
+def test_the_example_of_the_page_is_scored_as_what_it_predicts(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(monkeypatch, checkpoint, "--export_windows=windows.npz")
+    (example,) = re.findall(r"^```python\n(.*?np\.savez.*?)```", DATA_PAGE.read_text(), re.M | re.S)
+    assert len(example.splitlines()) <= 15
+    exec(compile(example, str(DATA_PAGE), "exec"), {})
+    run(monkeypatch, checkpoint, "--predictions=predictions.npz", "--json=ours.json")
+    results = json.loads(Path("ours.json").read_text())
+    assert results["predictions"] == "predictions.npz"
+    assert results["reward"] is None and results["termination"] is None
+    # It repeats the last frame, as a baseline does.
+    for row in results["horizons"].values():
+        for key in ("mse", "mse_moving", "mse_controlled"):
+            assert row[key] == row[f"{key}_repeat_last"]
+            assert row[f"{key}_shuffled_actions"] == row[key]
+        assert row["ratio"] == row["ratio_shuffled"] == 1
+        assert row["mse_mean_frame"] > 0 and row["mse_recall"] > 0
+    # What the checkpoint itself is measured on is the same.
+    run(monkeypatch, checkpoint, "--json=its.json")
+    its = json.loads(Path("its.json").read_text())
+    assert its["predictions"] is None and its["reward"]
+    for horizon, row in its["horizons"].items():
+        for guess in ("repeat_last", "mean_frame", "recall"):
+            ours = results["horizons"][horizon][f"mse_moving_{guess}"]
+            # The checkpoint's mean frame is that of its untrained network.
+            assert guess == "mean_frame" or row[f"mse_moving_{guess}"] == ours
+
+
+def test_the_truth_as_prediction_has_no_error(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run(monkeypatch, checkpoint, "--export_windows=windows.npz")
+    windows = dict(np.load("windows.npz"))
+    shapes = {name: (array.dtype.name, array.shape) for name, array in windows.items()}
+    assert shapes == {
+        "frames": ("uint8", (12, 10, 12, 12, 1)),
+        "actions": ("int32", (12, 15)),
+        "shuffled_actions": ("int32", (12, 15)),
+        "horizons": ("int32", (2,)),
+        "targets": ("uint8", (12, 2, 12, 12, 1)),
+        "moving": ("bool", (12, 12, 12)),
+        "controlled": ("bool", (12, 2, 12, 12)),
+        "starts": ("int32", (12, 2)),
+    }
+    assert (windows["actions"][:, :9] == windows["shuffled_actions"][:, :9]).all()
+    known = {name: windows[name] for name in ("starts", "horizons")}
+    np.savez("predictions.npz", frames=windows["targets"] / 1.0, **known)
+    capsys.readouterr()
+    run(monkeypatch, checkpoint, "--predictions=predictions.npz", "--json=results.json")
+    row = json.loads(Path("results.json").read_text())["horizons"]["6"]
+    assert row["mse"] == row["mse_moving"] == row["mse_controlled"] == 0
+    assert row["ssim"] == 1 and row["psnr"] is None
+    assert row["mse_shuffled_actions"] is None
+    printed = capsys.readouterr()
+    assert printed.out.startswith("predictions.npz on ")
+    assert "reward +1: in" not in printed.out
+    assert max(map(len, printed.out.splitlines()[1:])) <= 100
+    assert "note: the test set is small, 90 frames." in printed.err
+
+
+def test_predictions_of_other_windows_and_shapes_are_refused(
+    checkpoint, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    run(monkeypatch, checkpoint, "--export_windows=windows.npz")
+    windows = dict(np.load("windows.npz"))
+    good = {"frames": windows["targets"]} | {key: windows[key] for key in ("starts", "horizons")}
+    Path("text.npz").write_text("no arrays")
+    cases = [
+        ({**good, "starts": windows["starts"][::-1]}, [], "expected `starts`"),
+        ({"frames": good["frames"]}, [], "received none"),
+        (good, ["--seed=1"], "the same --dataset"),
+        (good, ["--horizon=2,6"], "expected `horizons`"),
+        ({**good, "frames": good["frames"][..., 0]}, [], "(12, 2, 12, 12, 1)"),
+        ({**good, "frames": good["frames"] + np.nan}, [], "expected finite levels"),
+        (good, [f"--checkpoint={checkpoint}"], "expected one checkpoint"),
+    ]
+    for arrays, more, expected in cases:
+        np.savez("predictions.npz", **arrays)
+        with pytest.raises(SystemExit) as end:
+            run(monkeypatch, checkpoint, "--predictions=predictions.npz", *more)
+        assert end.value.code == 2
+        assert expected in capsys.readouterr().err
+    for more, expected in (
+        (["--predictions=text.npz"], "reading failed"),
+        (["--predictions=no.npz"], "no.npz"),
+        (["--export_windows=windows.hdf5"], "to end in .npz"),
+        (["--export_windows=w.npz", f"--checkpoint={checkpoint}"], "expected one checkpoint"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            run(monkeypatch, checkpoint, *more)
+        assert end.value.code == 2
+        assert expected in capsys.readouterr().err
+
+
+def test_what_is_missing_or_otherwise_is_said(checkpoint, tmp_path, monkeypatch, capsys):
+    config = json.loads((checkpoint / "config.json").read_text())
+    other = tmp_path / "other"
+    other.mkdir()
+    config["data"]["training"] = str(tmp_path / "gone")
+    config["emulator"]["mode"] = 1
+    (other / "config.json").write_text(json.dumps(config))
+    (other / "best.weights.h5").symlink_to(checkpoint / "best.weights.h5")
+    run(monkeypatch, other, f"--json={tmp_path / 'results.json'}")
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["training"] is None and results["overlap"] is None
+    row = results["horizons"]["6"]
+    assert row["mse_recall"] is row["ratio_recall"] is row["seen"] is None
+    errors = capsys.readouterr().err
+    for said in ("gone, is not there", "has mode 0, and the model was trained with 1"):
+        assert said in errors and any(said in note for note in results["notes"])
+
+
+def test_a_horizon_is_measured_in_pieces_that_follow_each_other(checkpoint, monkeypatch, tmp_path):
+    from utils.watching import evaluation
+
+    rows = []
+    for at_once in (120, 4):
+        monkeypatch.setattr(evaluation, "_STEPS_AT_ONCE", at_once)
+        run(monkeypatch, checkpoint, f"--json={tmp_path / 'results.json'}", "--horizon=1,4,5,11")
+        rows.append(json.loads((tmp_path / "results.json").read_text()))
+    whole, pieces = rows
+    for horizon, row in whole["horizons"].items():
+        for key in ("mse", "mse_controlled", "mse_shuffled_actions"):
+            assert pieces["horizons"][horizon][key] == pytest.approx(row[key], rel=1e-5)
+    for sign in ("-1", "1"):
+        ours, theirs = (each["reward"]["calibration"][sign] for each in rows)
+        assert len(ours) == len(theirs)
+    assert whole["termination"]["positive_rate"] == pieces["termination"]["positive_rate"]
+
+
+def test_every_key_of_the_json_file_is_explained(checkpoint, monkeypatch, tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "tools.md").read_text()
+    run(monkeypatch, checkpoint, f"--json={tmp_path / 'results.json'}")
+    results = json.loads((tmp_path / "results.json").read_text())
+    row = results["horizons"]["6"]
+    keys = {*results, *row, *results["reward"], *results["termination"]}
+    for key in keys:
+        baseline = re.fullmatch(r"(.+?)(_repeat_last|_mean_frame|_recall|_shuffled_actions)", key)
+        named = f"`{key}`" in page
+        stem = baseline and baseline[1]
+        shortened = baseline and (f"`{stem}_...`" in page or f"`...{baseline[2]}`" in page)
+        assert named or (shortened and f"`{stem}`" in page), key
+    assert set(row["intervals"]) <= set(row) - {"psnr", "seen", "object_windows"}
