@@ -87,6 +87,7 @@ def test_an_interval_by_hand():
     # That is the common standard error, sqrt(5/3) / sqrt(4).
     width = student(3) * np.sqrt(5 / 3) / 2
     assert plain_interval(means) == pytest.approx([2.5 - width, 2.5 + width])
+    assert plain_interval(means, 2.5, 3) == [2.5, 3]
     low, high = interval(means)
     assert low * high == pytest.approx(2.5**2) and 0 < low < 2.5 < high
     # Twice the error: the ratio is sure, whatever the errors are.

@@ -125,6 +125,7 @@ def test_predictions_of_other_windows_and_shapes_are_refused(
         (["--predictions=no.npz"], "no.npz"),
         (["--export_windows=windows.hdf5"], "to end in .npz"),
         (["--export_windows=w.npz", f"--checkpoint={checkpoint}"], "expected one checkpoint"),
+        (["--horizon=1,10,100,1000"], "expected --horizon of at most 81, the frames after"),
     ):
         with pytest.raises(SystemExit) as end:
             run(monkeypatch, checkpoint, *more)

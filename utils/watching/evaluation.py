@@ -321,7 +321,11 @@ def _row(sums, horizon, count, beside):
     }
     nothing = np.full(1, np.nan)
     intervals = {key: interval(means.get(key, nothing)) for key in errors}
-    intervals |= {key: plain_interval(means.get(key, nothing)) for key in [*FRAMES, *OBJECTS]}
+    for key in [*FRAMES, *OBJECTS]:
+        # Similarities and shares end at 1, distances nowhere.
+        most = np.inf if key.startswith("object_offset") else 1
+        least = -1 if key in FRAMES else 0
+        intervals[key] = plain_interval(means.get(key, nothing), least, most)
     for key, error, guess in RATIOS:
         if error in means and error + guess in means:
             intervals[key] = interval(means[error], means[error + guess])

@@ -91,11 +91,13 @@ def interval(means: np.ndarray, other: np.ndarray | None = None) -> list[float] 
     return [float(end) for end in np.exp(_around(logarithms))]
 
 
-def plain_interval(means: np.ndarray) -> list[float] | None:
-    """As `interval`, of a mean that may have any sign."""
+def plain_interval(
+    means: np.ndarray, least: float = -np.inf, most: float = np.inf
+) -> list[float] | None:
+    """As `interval`, of a mean that may be 0 or have any sign, within what it can be."""
     if len(means) - 1 < MIN_STRETCHES or not np.isfinite(means).all():
         return None
-    return [float(end) for end in _around(means)]
+    return [float(np.clip(end, least, most)) for end in _around(means)]
 
 
 def _around(values):
