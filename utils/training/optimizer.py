@@ -181,11 +181,11 @@ def _factors(tall):
     scale = 1 / (ops.norm(gram, axis=(1, 2), keepdims=True) + 1e-18)
     gram = scale * gram
     identity = ops.eye(gram.shape[-1])
-    factors = ops.sqrt(scale) * identity
+    factors = ops.sqrt(scale)
     a, b, c = NEWTON_SCHULZ
     for step in range(NEWTON_SCHULZ_STEPS):
         polynomial = a * identity + b * gram + c * (gram @ gram)
-        factors = factors @ polynomial
+        factors = factors @ polynomial if step else factors * polynomial
         if step < NEWTON_SCHULZ_STEPS - 1:
             gram = polynomial @ gram @ polynomial
     return ops.unstack(factors, len(tall))
