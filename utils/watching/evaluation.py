@@ -8,6 +8,7 @@ training moment (see `utils.watching.recall`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 # Limits of what is decoded at once, because the decoder's layers take the most memory.
 _WINDOWS_AT_ONCE = 16
 _PIXELS_AT_ONCE = 16 * 30 * 84 * 84
-_STEPS_AT_ONCE = 120  # of which only some are reported
+# Longer roll-outs are made in pieces, so that many windows fit beside each other. An LSTM of 64
+# million weights takes hardly longer for 16 windows than for 4.
+_STEPS_AT_ONCE = 30
 
 PIXEL_SETS = ("mse", "mse_moving", "mse_controlled")  # whose errors are reported
 GUESSES = ("", "_repeat_last", "_mean_frame", "_recall", "_shuffled_actions")  # "": the model
@@ -125,6 +128,11 @@ def _size(actions, warmup):
     return actions.shape[0], actions.shape[1] - warmup + 1
 
 
+def _piece(steps):
+    """Steps of the equal pieces in which so many are rolled out."""
+    return math.ceil(steps / math.ceil(steps / _STEPS_AT_ONCE))
+
+
 def _parts(shape, count, steps):
     """Slices of windows that are rolled out together."""
     height, width, _ = shape
@@ -149,7 +157,7 @@ class _Rolled:
         if shuffled and len(self._actions[True]) == 1:
             return None
         actions, frames = self._actions[shuffled][part], frames[:, : self._warmup]
-        if self._steps > _STEPS_AT_ONCE:
+        if _piece(self._steps) < self._steps:
             return self._in_turn(frames, actions)
         predictions = self._model.predict_on_batch({"frames": frames, "actions": actions})
         return {**predictions, "frames": predictions["frames"][:, self._reported]}
@@ -163,13 +171,14 @@ class _Rolled:
         known, ahead = np.split(actions, [self._warmup - 1], axis=1)
         state = self._observation.predict_on_batch({"frames": frames, "actions": known})
         # All pieces are of one length, for which the roll-out is compiled once.
-        ahead = np.pad(ahead, ((0, 0), (0, -self._steps % _STEPS_AT_ONCE)))
+        length = _piece(self._steps)
+        ahead = np.pad(ahead, ((0, 0), (0, -self._steps % length)))
         pieces = []
-        for start in range(0, self._steps, _STEPS_AT_ONCE):
-            piece = ahead[:, start : start + _STEPS_AT_ONCE]
+        for start in range(0, self._steps, length):
+            piece = ahead[:, start : start + length]
             piece = self._model.imagination.predict_on_batch({"state": state, "actions": piece})
             state, steps = piece["state"], self._reported - start
-            steps = steps[(steps >= 0) & (steps < _STEPS_AT_ONCE)]
+            steps = steps[(steps >= 0) & (steps < length)]
             pieces.append({**piece, "frames": piece["frames"][:, steps]})
         keys = ("frames", "reward", "termination")
         whole = {key: np.concatenate([piece[key] for piece in pieces], axis=1) for key in keys}
@@ -214,7 +223,7 @@ def evaluate(
         forecast = _Rolled(model, windows["actions"], warmup, reported)
     sums, heads = Sums(count, len(horizons)), {"reward": [], "termination": []}
     shape = (*windows["frames"][:1].shape[2:4], 1)
-    for part in _parts(shape, count, min(steps, _STEPS_AT_ONCE)):
+    for part in _parts(shape, count, _piece(steps)):
         frames = windows["frames"][part]
         truth = pixels(frames[:, warmup + reported], palette).astype(np.float32)
         predictions = forecast.predict(part, frames, shuffled=False)
