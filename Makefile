@@ -29,7 +29,7 @@ SHIPPED = $(addprefix pretrained-,freeway pong ms_pacman space_invaders breakout
 
 ON_JAX = $(addprefix tests/test_,networks.py pretraining.py predictor.py optimizer.py fast_imagination.py)
 
-.PHONY: test test-fast demo train results play hero figures $(RESULTS) pretrained $(SHIPPED) lunar_lander doom clean
+.PHONY: test test-fast demo train results recall play hero figures $(RESULTS) pretrained $(SHIPPED) lunar_lander doom clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -73,6 +73,16 @@ train: .venv/installed
 
 # What docs/results.md shows: some two hours a game on two cores. `make results-freeway` makes one game's.
 results: $(RESULTS) hero figures
+
+# What a recorder of the training play would score, beside the demo's model and a shipped one.
+RECALL = $(BIN)/python evaluate.py --json docs/results
+OTHER_MODE = --atari_game=freeway --policy=persistent --num_frames=10000 --seed=3 --mode=3 --data_path=demo/data
+recall: .venv/installed
+	$(RECALL)/freeway_demo.json --checkpoint $(DEMO)/paper_seq_5_reward
+	$(BIN)/python -m systems.record $(OTHER_MODE)
+	$(RECALL)/freeway_demo_mode_3.json --checkpoint $(DEMO)/paper_seq_5_reward \
+		--dataset demo/data/freeway/persistent-mode3-10000-seed3-v2
+	$(RECALL)/pong_pretrained.json --checkpoint results/pretrained/pong/$(MODEL)/paper_seq_1
 
 # README's first picture.
 hero: .venv/installed
