@@ -4,7 +4,8 @@ Hafner et al. 2023, arXiv 2301.04104: a GRU's state h and 32 categorical latents
 The posterior of z sees the frame, the prior does not, and the decoder draws the frame from both.
 Reward and end of episode are left out, because frames alone are compared.
 
-Shapes are written (batch, time, ...). Frames are divided by 255.
+Shapes are written (batch, time, ...). As in all models that are compared, the mean frame is
+subtracted from frames. They are then divided by 255.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import nn
 FREE_BITS = 1.0  # nats below which a KL divergence is not reduced any further
 DYNAMICS_WEIGHT, REPRESENTATION_WEIGHT = 0.5, 0.1  # of the two KL divergences
 UNIMIX = 0.01  # share of the uniform distribution in each categorical
+PIXEL_SCALE = 255.0
 UPDATE_BIAS = -1.0  # of the GRU's update gate, so that the state is kept at first
 MAX_GRADIENT = 1000.0  # norm of all gradients together
 EPSILON = 1e-8  # of Adam
@@ -64,11 +66,19 @@ class RecurrentStateSpaceModel(nn.Module):
     Args:
         shape: (height, width, channels) of a frame.
         num_actions: size of the action set.
+        mean_frame: of the training frames, levels, (height, width, channels).
         sizes: of the layers.
     """
 
-    def __init__(self, shape: tuple[int, int, int], num_actions: int, sizes: Sizes | None = None):
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        num_actions: int,
+        mean_frame: np.ndarray,
+        sizes: Sizes | None = None,
+    ):
         super().__init__()
+        self.register_buffer("mean_frame", torch.as_tensor(mean_frame, dtype=torch.float32))
         self.shape, self.num_actions = tuple(shape), num_actions
         self.size = size = sizes or Sizes()
         channels = _channels(shape, size)
@@ -106,8 +116,12 @@ class RecurrentStateSpaceModel(nn.Module):
             layers.append(conv if last else _Layer(conv, after))
         self.decoder = nn.Sequential(*layers)
 
+    def normalise(self, frames):
+        """uint8 frames -> normalised, float32."""
+        return (frames.float() - self.mean_frame) / PIXEL_SCALE
+
     def encode(self, frames):
-        """Frames from 0 to 1, (batch, time, height, width, channels) -> (batch, time, features)."""
+        """Normalised frames (batch, time, height, width, channels) -> (batch, time, features)."""
         x = self.encoder(frames.flatten(0, 1).permute(0, 3, 1, 2))
         return x.flatten(1).unflatten(0, frames.shape[:2])
 
@@ -132,7 +146,7 @@ class RecurrentStateSpaceModel(nn.Module):
         return ((1 - UNIMIX) * probabilities + UNIMIX / self.size.classes).log()
 
     def decode(self, h, z):
-        """States (..., units) and latents -> frames (..., height, width, channels), float32."""
+        """States (..., units) and latents -> normalised frames (..., height, width, channels)."""
         x = self.decoder_start(torch.cat([h, z], -1)).flatten(0, -2).unflatten(-1, self.start)
         x = self.decoder(x).permute(0, 2, 3, 1)
         return x.float().unflatten(0, h.shape[:-1])
@@ -150,7 +164,7 @@ class RecurrentStateSpaceModel(nn.Module):
             h (batch, time, units), z (batch, time, latents * classes), and the log probabilities of
             the posterior and the prior, (batch, time, latents, classes).
         """
-        encodings = self.encode(frames.float() / 255)
+        encodings = self.encode(self.normalise(frames))
         actions = F.pad(self._one_hot(actions), (0, 0, 1, 0))  # none leads to the first frame
         h, z = self._initial(len(frames))
         states, latents, posteriors = [], [], []
@@ -167,7 +181,7 @@ class RecurrentStateSpaceModel(nn.Module):
     def loss(self, frames, actions):
         """What is minimised, a scalar: squared error of each frame and the two KL divergences."""
         h, z, posterior, prior = self.observe(frames, actions, sampled=True)
-        error = (self.decode(h, z) - frames.float() / 255).square().sum((2, 3, 4))
+        error = (self.decode(h, z) - self.normalise(frames)).square().sum((2, 3, 4))
         dynamics = divergence(posterior.detach(), prior).clamp(min=FREE_BITS)
         representation = divergence(posterior, prior.detach()).clamp(min=FREE_BITS)
         kl = DYNAMICS_WEIGHT * dynamics + REPRESENTATION_WEIGHT * representation
@@ -195,7 +209,7 @@ class RecurrentStateSpaceModel(nn.Module):
             if t in steps:
                 shown.append((h, z))
         h, z = (torch.stack(part, 1) for part in zip(*shown, strict=True))
-        return (self.decode(h, z) * 255).clamp(0, 255)
+        return (self.decode(h, z) * PIXEL_SCALE + self.mean_frame).clamp(0, 255)
 
     def _one_hot(self, actions):
         return F.one_hot(actions.long(), self.num_actions).float()

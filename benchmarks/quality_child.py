@@ -115,9 +115,9 @@ def rssm(
 
     torch.manual_seed(SEED)
     shape = PRESETS[model].frame_shape
-    dataset, _ = _dataset(training, shape)
+    dataset, mean = _dataset(training, shape)
     num_actions, sizes = len(dataset.action_meanings), peer_rssm.Sizes(**(sizes or {}))
-    network = peer_rssm.RecurrentStateSpaceModel(shape, num_actions, sizes)
+    network = peer_rssm.RecurrentStateSpaceModel(shape, num_actions, mean, sizes)
     spec = WindowSpec(1, peer_rssm.LENGTH - 1)
     batches = _read(Windows(dataset, shape, spec, peer_rssm.BATCH_SIZE, SEED))
     losses = peer_rssm.train(network, batches, STARTED + seconds, fast_bfloat16())

@@ -30,7 +30,7 @@ def one_thread():
 
 def model(seed=0, shape=SHAPE, sizes=SMALL):
     torch.manual_seed(seed)
-    return RecurrentStateSpaceModel(shape, 3, sizes)
+    return RecurrentStateSpaceModel(shape, 3, np.full(shape, 20.0), sizes)
 
 
 def dots(length, size=4, seed=0):
