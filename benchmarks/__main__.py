@@ -7,18 +7,31 @@ by frame in float32. "Limit" is the share of what the machine's matrix products,
 allow the network as it is written. Imagination by one matrix an action needs fewer operations and
 may pass that limit.
 
+--only=quality measures something else: how well this model and peers predict after equal minutes of
+training on the same frames. It takes four times --minutes a game, and more, and is not among what
+is measured without --only. See benchmarks/quality.py.
+
 With KERAS_BACKEND=jax on a machine with an NVIDIA GPU, both sides compute there, with larger
 batches and without "2016". TensorFlow need not be installed for that.
 """
 
+import argparse
 import tempfile
 from pathlib import Path
 
 from systems.arguments import Parser, add_json
-from systems.errors import check_writable, exit_on_input_error, whole_number
+from systems.errors import (
+    InputError,
+    check_writable,
+    exit_on_input_error,
+    positive_number,
+    user_path,
+    whole_number,
+)
 from utils.start import import_keras, prepare
 
 SECTIONS = ("train", "imagine", "data", "record")
+QUALITY = "quality"
 
 
 def main() -> None:
@@ -28,6 +41,13 @@ def main() -> None:
     with exit_on_input_error():
         if args.json:
             check_writable(args.json)
+        if args.only == QUALITY:
+            measure_quality(args)
+            return
+        if misplaced := sorted(set(_QUALITY_DEFAULTS) & set(vars(args))):
+            raise InputError(
+                f"expected --only={QUALITY} beside --{misplaced[0]}, received it without"
+            )
         sections = [args.only] if args.only else SECTIONS
         measure_and_print(sections, args.rounds, args.num_frames, args.json)
 
@@ -38,14 +58,44 @@ def parser() -> Parser:
     parser = Parser(
         __doc__,
         prog=command,
-        examples=[command, f"{command} --only imagine --rounds 1 --json results.json"],
+        examples=[
+            command,
+            f"{command} --only imagine --rounds 1 --json results.json",
+            f"{command} --only quality --json docs/results/peers_quality.json",
+        ],
     )
     add = parser.add_argument
-    add("--only", choices=SECTIONS, help="this section alone")
+    add("--only", choices=[*SECTIONS, QUALITY], help="this section alone")
     add("--rounds", type=whole_number(1), default=3, help="turns of ours and the peer")
     add("--num_frames", type=whole_number(1000), default=10_000, help="steps of the data set")
     add_json(add, "also write the table to this file")
+    add = parser.add_argument_group("of --only=quality").add_argument
+    for name, (kind, default, what) in _QUALITY_DEFAULTS.items():
+        shown = "both Pong and Ms. Pac-Man" if default is None else default
+        what = f"{what} (default: {shown})"
+        add(f"--{name}", type=kind, default=argparse.SUPPRESS, help=what)
     return parser
+
+
+# Type, default and meaning of each flag that --only=quality alone has.
+_QUALITY_DEFAULTS = {
+    "minutes": (positive_number, 20.0, "how long each model is trained in each game"),
+    "atari_game": (str, None, "this game alone"),
+    "num_training_frames": (whole_number(1), 30_000, "steps that all models are trained on"),
+    "data_path": (user_path, Path("data"), "directory of all data sets"),
+}
+
+
+def measure_quality(args: argparse.Namespace) -> None:
+    """Measures how well models predict, by the command line's flags."""
+    from benchmarks.quality import GAMES, Settings, measure
+    from systems.atari import game_name
+
+    given = {name: default for name, (_, default, _) in _QUALITY_DEFAULTS.items()}
+    given |= {name: value for name, value in vars(args).items() if name in given}
+    game = given.pop("atari_game")
+    games = GAMES if game is None else [game_name(game)]
+    measure(games, lambda game: Settings(game, **given), args.json)
 
 
 def measure_and_print(
