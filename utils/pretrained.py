@@ -39,6 +39,11 @@ class ShippedPlay:
     num_frames: int
     seed: int
 
+    def directory(self, data_path: Path, game: str) -> Path:
+        """Where `systems.record` puts it."""
+        name = policy_name(self.policy)
+        return dataset_directory(data_path, game, name, self.num_frames, self.seed)
+
 
 @dataclasses.dataclass(frozen=True)
 class Description:
@@ -114,8 +119,7 @@ class Shipped:
     def record(self, role: str, data_path: Path) -> Path:
         """Records the play of a role unless it is there; returns the data set's directory."""
         play, game = getattr(self.description, role), self.description.config.game
-        name = policy_name(play.policy)
-        where = dataset_directory(data_path, game, name, play.num_frames, play.seed)
+        where = play.directory(data_path, game)
         if where.exists():
             return where
         say(f"recording {play.num_frames} frames of {play.policy} play in {where}")

@@ -14,7 +14,7 @@ from model.pretraining import REWARD_WEIGHT
 from systems.dataset import Dataset, find_dataset
 from systems.errors import InputError, say
 from systems.files import num_cores, write_json
-from systems.record import dataset_directory, record
+from systems.record import record
 from systems.version import full_commit
 from utils import small_weights
 from utils.checkpoint import Checkpoint, save_weights
@@ -110,9 +110,7 @@ def _data_path(dataset: Dataset) -> Path:
     try:
         play = _play(dataset, int(dataset.lengths.sum()))
         root = dataset.directory.absolute().parents[2]
-        if dataset_directory(root, dataset.game, *dataclasses.astuple(play)) != (
-            dataset.directory.absolute()
-        ):
+        if play.directory(root, dataset.game) != dataset.directory.absolute():
             raise KeyError("name")
     except (KeyError, IndexError) as error:
         raise InputError(
