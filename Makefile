@@ -10,7 +10,7 @@ VARIANT = compression
 MODEL = lstm_84x84x1
 DEMO = demo/checkpoints/$(GAME)/$(MODEL)
 DEMO_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=$(call PLAYER,$(GAME)) \
-	--num_training_frames=12000 --data_path=demo/data --train_dir=demo/checkpoints
+	--num_training_frames=10000 --data_path=demo/data --train_dir=demo/checkpoints
 
 # Who plays while a game is recorded: moving on is enough in Freeway, and the others take skill. Half
 # of their play has none, so that a model also learns what bad play leads to.
@@ -58,10 +58,10 @@ play: .venv/installed
 
 # Less data and fewer steps than by default, because Freeway needs no more to be seen to work.
 demo: .venv/installed
-	$(BIN)/python paper_seq_1_train.py $(DEMO_FLAGS) --pretraining_steps=1100 --max_steps=10
-	$(BIN)/python paper_seq_3_train.py $(DEMO_FLAGS) --max_steps=10
-	$(BIN)/python paper_seq_5_train.py $(DEMO_FLAGS) --max_steps=10
-	$(BIN)/python paper_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=40
+	$(BIN)/python paper_seq_1_train.py $(DEMO_FLAGS) --pretraining_steps=1000 --max_steps=5
+	$(BIN)/python paper_seq_3_train.py $(DEMO_FLAGS) --max_steps=5
+	$(BIN)/python paper_seq_5_train.py $(DEMO_FLAGS) --max_steps=5
+	$(BIN)/python paper_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=30
 	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --video demo/$(GAME).mp4
 	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --video demo/$(GAME).gif
 	@$(BIN)/python -m utils.watching.summary $(DEMO)
