@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import evaluate
 import generate_video
 from model.presets import PRESETS, Conv
-from systems.dataset import CONTROLLED, Dataset
+from systems.dataset import CONTROLLED, Dataset, palette
 from systems.errors import InputError
 from systems.record import dataset_directory, record
 from utils.checkpoint import Checkpoint, fastest_precision, training_in
@@ -385,7 +385,8 @@ def test_recorded_colours_are_known_to_a_network_that_is_trained_on_rgb_frames(
     trained = weights(directory(tmp_path, model="tiny_rgb"))
     (known,) = [value for value in trained.values() if value.shape == (256, 3)]
     config = read_config(directory(tmp_path, model="tiny_rgb"))
-    np.testing.assert_array_equal(known, Dataset(config.data["validation"]).palette())
+    others = [Dataset(config.data[role]) for role in ("validation", "test")]
+    np.testing.assert_array_equal(known, palette(others))
 
 
 def test_a_finished_stage_is_left_alone_unless_overwritten(flags, trained, tmp_path, capsys):
@@ -642,7 +643,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_weights(
 
 
 def test_a_full_disk_is_one_clear_message_and_leaves_no_half_file(flags, tmp_path):
-    for number, seed in ((200, 1), (20, 2), (20, 3)):
+    for number, seed in ((200, 1), (20, 2), (66, 3)):
         record("ms_pacman", "random", number, seed, tmp_path / "data", progress=False)
     few = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))  # noqa: E731
     more = [f"--data_path={tmp_path / 'data'}", "--control_weight=0"]
