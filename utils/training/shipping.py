@@ -17,9 +17,9 @@ from systems.files import num_cores, write_json
 from systems.record import record
 from systems.version import full_commit
 from utils import small_weights
-from utils.checkpoint import Checkpoint, save_weights
+from utils.checkpoint import Checkpoint, save_weights, stage_directory
 from utils.checkpoint_flags import DIRECTORY
-from utils.config import CheckpointConfig
+from utils.config import TRAIN_DIR, CheckpointConfig
 from utils.pretrained import Description, Shipped, ShippedPlay, pretrained_checkpoint
 from utils.training.stage import script
 from utils.training.termination import fit_termination
@@ -85,7 +85,7 @@ def ship(stage: Path, output: Path = DIRECTORY, num_frames: int = 3000) -> Shipp
         small[f"{role}_lengths"] = np.array([len(one) for one in actions], np.int32)
     output.mkdir(parents=True, exist_ok=True)
     weights = output / f"{config.game}_{config.variant}.npz"
-    made = _made(config, stage, plays, int(data["training"].lengths.sum()))
+    made = _made(config, plays, int(data["training"].lengths.sum()))
     description = Description(shipped_config, **plays, made=made, figures={})
     small_weights.write_arrays(weights, small)
     write_json(weights.with_suffix(".json"), dataclasses.asdict(description))
@@ -147,15 +147,16 @@ def _config(config: CheckpointConfig, data, data_path: Path) -> CheckpointConfig
     )
 
 
-def _made(config: CheckpointConfig, stage: Path, plays, num_training_frames: int) -> dict:
+def _made(config: CheckpointConfig, plays, num_training_frames: int) -> dict:
     """How the weights were made."""
     training = config.training
     trained = f"python {script(config.stage)} --atari_game={config.game} --model={config.model} "
     trained += f"--policy={plays['training'].policy} "
     trained += f"--num_training_frames={num_training_frames} --max_steps={training.max_steps} "
     trained += f"--pretraining_steps={training.pretraining_steps}"
+    where = stage_directory(TRAIN_DIR, config.game, config.model, config.stage)
     return {
-        "commands": [trained, f"python -m utils.training.ship {stage}"],
+        "commands": [trained, f"python -m utils.training.ship {where}"],
         "commit": full_commit(),
         "date": datetime.date.today().isoformat(),
         "cores": num_cores(),
