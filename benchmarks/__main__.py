@@ -80,7 +80,7 @@ def parser() -> Parser:
 # Type, default and meaning of each flag that --only=quality alone has.
 _QUALITY_DEFAULTS = {
     "minutes": (positive_number, 20.0, "how long each model is trained in each game"),
-    "atari_game": (str, None, "this game alone"),
+    "atari_game": (None, None, "this game alone"),
     "num_training_frames": (whole_number(1), 30_000, "steps that all models are trained on"),
     "data_path": (user_path, Path("data"), "directory of all data sets"),
 }

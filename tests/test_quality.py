@@ -119,14 +119,14 @@ def in_tiny_process(function, **arguments):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not find_spec("torch"), reason="the command needs PyTorch, too")
 def test_all_models_are_trained_and_scored_on_the_same_windows(tmp_path, monkeypatch):
     monkeypatch.setattr(quality, "in_new_process", in_tiny_process)
     # One stage of each, because every one starts a process.
     ours = (quality.Length("paper_seq_1", 6, 8),)
     theirs = (quality.STAGED["2016"][0],)
     monkeypatch.setattr(quality, "STAGED", {"ours": ours, "2016": theirs})
-    others = ("oh", "rssm") if find_spec("torch") else ("oh",)
-    monkeypatch.setattr(quality, "OTHERS", others)
+    others = quality.OTHERS
     sizes = {"depth": 4, "units": 16, "hidden": 16, "latents": 4, "classes": 4}
     settings = quality.Settings(
         "freeway", 200, 0.05, tmp_path, "tiny", 4, "persistent", num_windows=8, rssm=sizes
