@@ -291,6 +291,24 @@ def environments() -> str:
     return markdown(["", "1 step", *horizons[1:]], rows) + source(*names)
 
 
+def play() -> str:
+    """What the players that record data sets earn, and how fast they decide."""
+    content = read("players")
+    names = [*next(iter(content["games"].values()))]
+    rows = [
+        [GAMES.get(game, game.capitalize()), *(f"{players[name]['return']:,.1f}" for name in names)]
+        for game, players in content["games"].items()
+    ]
+    speeds = [
+        [one[name]["decisions_per_second"] for one in content["games"].values()] for name in names
+    ]
+    cells = (f"{min(each):,.0f} to {max(each):,.0f}" for each in speeds)
+    rows.append(["decisions a second and core", *cells])
+    count, epsilon = content["num_episodes"], content["epsilon"]
+    note = f"Whole games of each player: {count}. Two look ahead; their epsilon is {epsilon}."
+    return markdown(["", *(f"`{name}`" for name in names)], rows) + source("players", note=note)
+
+
 def pooled_frames() -> str:
     """The share of steps in which screens of so many frames miss an object, in some games."""
     content = read("flicker")
@@ -325,6 +343,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "experiment": experiment,
     "environments": environments,
     "pooled_frames": pooled_frames,
+    "play": play,
     "parameters": network_parameters,
     "layers": layers,
     "stages": stages,
