@@ -12,7 +12,7 @@ units, one of either sign, because the leaky ReLU all but removes negative value
 The LSTM's input, gated by the action's factors, differs:
 
     `NextFrame`                                      factor
-    0         ..  2 count - 1    as above            about 1
+    0         ..  2 count - 1    as above            1
     2 count + a                  a constant          1 under action a, else 0
 
     `LinearDynamics`                                 factor
@@ -20,8 +20,9 @@ The LSTM's input, gated by the action's factors, differs:
     count + a * share  ..        action a's own      1 under action a, else 0
                                  `share` inputs
 
-The LSTM's gates are constant, nearly: input and output gates are open, the forget gate is closed.
-So the output is a linear map of the gated input as long as tanh is nearly linear.
+The LSTM's gates are constant, nearly: input and output gates are open, the forget gate is nearly
+closed. What it keeps of the old cell would blur whatever moves, so the recurrent kernel takes it
+away. So the output is a linear map of the gated input as long as tanh is nearly linear.
 """
 
 import math
@@ -37,12 +38,11 @@ from model.networks import LEAK, Network
 from model.pretraining import LinearDynamics, NextFrame, Pretraining
 
 GATE_BIAS_OPEN = 1.0  # of the input and output gates
-GATE_BIAS_CLOSED = -4.0  # of the forget gate; an old cell would blur whatever moves
+GATE_BIAS_CLOSED = -2.0  # of the forget gate, which can still learn to open
 # Standard deviation of a component in the encoding, small enough for tanh to be nearly linear:
 # once, or many times in a row if the LSTM's output is fed back.
-COMPONENT_STD_ONE_STEP, COMPONENT_STD_ROLLOUT = 0.15, 0.05
+COMPONENT_STD_ONE_STEP, COMPONENT_STD_ROLLOUT = 0.05, 0.02
 PREVIOUS_FEATURES_SCALE = 0.25  # of the features before a step in the LSTM's output
-ACTION_FACTOR_STD = 0.1  # of the action's factors around 1, for `NextFrame`
 ACTION_INPUT = 0.3  # the LSTM's input that stands for the action taken
 BATCH_SIZE = 100  # of the computations on all frames
 FEATURES_SHARE = 0.4  # of the time of a handover, roughly; the components take most of the rest
@@ -96,15 +96,14 @@ def hand_over_next_frame(
     input_kernel[plus, minus] = input_kernel[minus, plus] = -difference
     input_bias = np.zeros(units)
     input_bias[action_units] = ACTION_INPUT
-    action_kernel = np.random.default_rng(0).normal(0, ACTION_FACTOR_STD, core.action_kernel.shape)
+    action_kernel = np.zeros((core.num_actions, units))
     # Added to the action bias, 1: the factor is 1 under the unit's action and 0 under all others.
     action_kernel[:, action_units] = np.eye(core.num_actions) - 1
     core.action_kernel.assign(action_kernel)
     gain = _assign_lstm(core, input_kernel, input_bias, np.eye(units), np.zeros(units))
 
-    open_gate, forget_gate = _sigmoid(GATE_BIAS_OPEN), _sigmoid(GATE_BIAS_CLOSED)
-    cell = open_gate * np.tanh(gain * ACTION_INPUT) / (1 - forget_gate)  # where it settles
-    action_output = open_gate * np.tanh(cell)
+    open_gate = _sigmoid(GATE_BIAS_OPEN)
+    action_output = open_gate * np.tanh(open_gate * np.tanh(gain * ACTION_INPUT))
     dense = network.decoder.dense
     (decoder_kernel,) = _values(dense.kernel)
     (action_planes,) = _values(next_frame.action_planes.embeddings)
@@ -255,20 +254,21 @@ def _assign_components(network, components, std):
 def _assign_lstm(core: ActionGatedLSTM, input_kernel, input_bias, candidate, candidate_bias):
     """Sets the core's output to a linear map, `candidate`, of its gated input.
 
-    Half of the output comes with each sign, at the scale of the encoding.
+    Half of the output comes with each sign, at the scale of the encoding. The output before, which
+    is nearly `open_gate` times the old cell, makes up for what the forget gate keeps of that cell.
 
     Returns:
         The gain of the candidate's kernel that makes up for the gates.
     """
     units = core.units
     open_gate, forget_gate = _sigmoid(GATE_BIAS_OPEN), _sigmoid(GATE_BIAS_CLOSED)
-    gain = (1 + LEAK) / 2 * (1 - forget_gate) / open_gate**2
+    gain = (1 + LEAK) / 2 / open_gate**2
     core.input_kernel.assign(input_kernel)
     core.input_bias.assign(input_bias)
     kernel, recurrent_kernel = _values(core.kernel, core.recurrent_kernel)
     columns = slice(2 * units, 3 * units)  # the candidate's among the four gates
     kernel[:, columns] = gain * candidate
-    recurrent_kernel[:, columns] = 0
+    recurrent_kernel[:, columns] = -forget_gate / open_gate**2 * np.eye(units)
     core.kernel.assign(kernel)
     core.recurrent_kernel.assign(recurrent_kernel)
     bias = np.repeat([GATE_BIAS_OPEN, GATE_BIAS_CLOSED, 0, GATE_BIAS_OPEN], units)

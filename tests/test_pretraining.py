@@ -124,6 +124,16 @@ def test_after_the_handover_the_lstm_repeats_its_own_output():
     assert 0.7 < last.std() / first.std() < 1.1
 
 
+def test_after_the_handover_old_frames_leave_no_trace():
+    whole = predictor("paper", feed_back=False)
+    hand_over_next_frame(whole.network, NextFrame(whole.network), stacks(600, seed=1))
+    batch = tiny.batch(1, size=40)
+    others = {**batch, "frames": batch["frames"].copy()}
+    others["frames"][:, 1] = 255 - batch["frames"][:, 1]  # the one before the last stack
+    predicted, of_others = (whole.predict_on_batch(x)["frames"] for x in (batch, others))
+    assert np.abs(predicted - of_others).mean() < 0.005 * predicted.std()
+
+
 @pytest.mark.slow
 def test_after_the_handover_the_lstm_steps_as_the_linear_dynamics_do():
     whole = predictor("compression", "tiny_wider", reward_weight=0.02)
