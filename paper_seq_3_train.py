@@ -9,7 +9,7 @@ STAGE = Stage(
     horizon=3,
     decoded=3,
     restore="paper_seq_1",
-    learning_rate=2e-5,
+    learning_rate=5e-6,
     max_steps=50,
 )
 

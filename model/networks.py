@@ -15,6 +15,7 @@ from keras import ops
 from model.core import ActionGatedLSTM
 from model.presets import PRESETS, Preset
 
+RARE = -5.0  # logit of an end, before training: one step in 150
 LEAK = 0.1  # negative slope of every hidden layer's activation
 
 
@@ -192,7 +193,15 @@ class Network(keras.Model):
         self.core = ActionGatedLSTM(num_actions, self.preset.units, dtype=dtype)
         self.decoder = FrameDecoder(self.preset, dtype)
         self.reward_head = RewardHead(self.preset, dtype)
-        self.termination_head = keras.layers.Dense(1, dtype="float32", name="termination_head")
+        # Starts with no end in sight, whatever the input. Random weights would move the LSTM's
+        # outputs along a random direction until the head has learned that ends are rare.
+        self.termination_head = keras.layers.Dense(
+            1,
+            kernel_initializer="zeros",
+            bias_initializer=keras.initializers.Constant(RARE),
+            dtype="float32",
+            name="termination_head",
+        )
         shape = self.preset.frame_shape
 
         def constant(name, shape, value):

@@ -219,6 +219,14 @@ def test_heads_exist_in_every_stage_and_are_trained_only_with_a_reward_weight():
     assert {id(variable) for variable in heads} <= trained
 
 
+def test_an_untrained_termination_head_expects_no_end_and_moves_nothing():
+    predictor = FramePredictor("tiny", "compression", 3, warmup=WARMUP, reward_weight=0.5)
+    predicted = predictor(batch(5))["termination"]
+    np.testing.assert_allclose(keras.ops.sigmoid(predicted), 1 / 150, rtol=0.02)
+    kernel = keras.ops.convert_to_numpy(predictor.network.termination_head.kernel)
+    assert not kernel.any()  # so that its gradient does not reach the LSTM
+
+
 def test_head_losses_are_the_cross_entropies_of_sign_and_termination():
     keras.utils.set_random_seed(0)
     predictor = FramePredictor("tiny", "compression", 3, warmup=WARMUP, reward_weight=0.5)
