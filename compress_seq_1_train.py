@@ -9,7 +9,7 @@ STAGE = Stage(
     horizon=10,
     decoded=10,
     restore=None,
-    learning_rate=5e-6,
+    learning_rate=2e-5,
     max_steps=50,
     pretraining_steps=18000,
 )

@@ -291,6 +291,36 @@ def environments() -> str:
     return markdown(["", "1 step", *horizons[1:]], rows) + source(*names)
 
 
+RECALLED = {  # by the names of files
+    "freeway_demo": "Freeway, the demo",
+    "freeway_demo_mode_3": "the same, other traffic",
+    "pong_pretrained": "Pong, pretrained",
+}
+
+
+def recall() -> str:
+    """Errors over those of a tape recorder of the training play, and what it has seen."""
+    heads = ["", "frames seen", "all, 5 steps", "30", "100", "controlled, 5", "30", "100"]
+    heads += ["object at 30", "its recorder's"]
+    rows = []
+    for name, title in RECALLED.items():
+        result = read(name)
+        cells = [f"{100 * result['overlap']:.0f} %"]
+        for key in ("ratio_recall", "ratio_controlled_recall"):
+            for horizon in ("5", "30", "100"):
+                row = result["horizons"][horizon]
+                interval = row["intervals"].get(key)
+                cells.append(
+                    _with_interval(row[key], interval, 2) if interval else number(row[key], 2)
+                )
+        row = result["horizons"]["30"]
+        for guess in ("", "_recall"):
+            present, offset = row[f"object_present{guess}"], row[f"object_offset{guess}"]
+            cells.append(f"{100 * present:.0f} %, {offset:.1f} off" if present else "-")
+        rows.append([title, *cells])
+    return markdown(heads, rows) + source(*RECALLED)
+
+
 def play() -> str:
     """What the players that record data sets earn, and how fast they decide."""
     content = read("players")
@@ -343,6 +373,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "experiment": experiment,
     "environments": environments,
     "pooled_frames": pooled_frames,
+    "recall": recall,
     "play": play,
     "parameters": network_parameters,
     "layers": layers,
