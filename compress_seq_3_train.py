@@ -9,7 +9,7 @@ STAGE = Stage(
     horizon=10,
     decoded=3,
     restore="compress_seq_1",
-    learning_rate=2e-5,
+    learning_rate=6e-5,
     max_steps=50,
 )
 

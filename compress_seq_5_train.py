@@ -9,7 +9,7 @@ STAGE = Stage(
     horizon=20,
     decoded=5,
     restore="compress_seq_3",
-    learning_rate=2e-5,
+    learning_rate=6e-5,
     max_steps=100,
 )
 

@@ -77,7 +77,7 @@ def trained(tmp_path_factory, variant):
     (path / "stage").symlink_to(
         path / "checkpoints/freeway/tiny_wider" / SCRIPTS[variant].removesuffix("_train")
     )
-    ship(path / "stage", path / "shipped")
+    ship(path / "stage", path / "shipped", num_frames=3000)
     return path
 
 
@@ -110,7 +110,7 @@ def test_the_network_that_is_computed_predicts_as_the_one_it_came_from(shipped, 
 def test_what_is_shipped_is_small_says_how_it_was_made_and_is_made_alike_again(
     trained, variant, tmp_path
 ):
-    again = ship(trained / "stage", tmp_path)
+    again = ship(trained / "stage", tmp_path, num_frames=3000)
     first = Shipped("freeway", variant, trained / "shipped")
     assert again.weights.read_bytes() == first.weights.read_bytes()
     arrays = small_weights.read_arrays(first.weights)
@@ -239,7 +239,7 @@ def test_what_is_damaged_or_cannot_be_shipped_is_refused(shipped, trained, varia
         pretrained_checkpoint("freeway", variant)
     later = Checkpoint(trained / "stage").directory
     with pytest.raises(InputError, match=r"pretraining\.npz"):
-        ship(pretrained_copy(shipped, later), shipped / "new")
+        ship(pretrained_copy(shipped, later), shipped / "new", num_frames=3000)
 
 
 def pretrained_copy(path, stage):

@@ -17,7 +17,7 @@ from systems.errors import exit_on_input_error, say, user_path, whole_number
 from utils.checkpoint_flags import DIRECTORY
 from utils.start import import_keras, prepare
 
-NUM_FRAMES = 6000  # of training play that is recorded again for the principal components
+NUM_FRAMES = 10000  # of training play that is recorded again for the principal components
 
 
 def parser() -> Parser:
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         import_keras()
         from utils.training.shipping import ship
 
-        shipped = ship(flags.stage, flags.pretrained_dir, flags.num_frames)
+        shipped = ship(flags.stage, flags.pretrained_dir, num_frames=flags.num_frames)
         megabytes = shipped.weights.stat().st_size / 1e6
         say(f"wrote {shipped.weights}, {megabytes:.1f} MB")
 

@@ -30,7 +30,7 @@ NUM_COMPARED = 32  # windows on which the network is compared with the one it ca
 ERRORS = ("mse", "mse_repeat_last", "mse_controlled", "mse_controlled_shuffled_actions", "psnr")
 
 
-def ship(stage: Path, output: Path = DIRECTORY, num_frames: int = 6000) -> Shipped:
+def ship(stage: Path, output: Path = DIRECTORY, *, num_frames: int) -> Shipped:
     """Writes the shipped weights of a first stage.
 
     Args:
