@@ -132,11 +132,11 @@ def test_freeways_object_is_the_chicken(tmp_path):
                 found.append((i, where))
                 assert search(truth[i].astype(np.float32), truth[i], where) == 0
 
-    starts = [(0, first) for first in range(150, 550, 20)]
+    starts = [(0, first) for first in range(150, 550, 10)]
     controlled_pixels(dataset, starts, 10, [1, 30], shape, also=also)
-    # At first no future has led it elsewhere. Later some have.
+    # At first no future has led it elsewhere. Later many have.
     assert sum(i == 0 for i, _ in found) < 2
-    assert sum(i == 1 for i, _ in found) >= 5
+    assert sum(i == 1 for i, _ in found) >= 8
     for _, where in found:
         assert where.left >= 22 and where.left + where.mask.shape[1] <= 29
         assert 4 <= where.mask.sum() <= 20

@@ -17,7 +17,7 @@ from systems.errors import exit_on_input_error, say, user_path, whole_number
 from utils.checkpoint_flags import DIRECTORY
 from utils.start import import_keras, prepare
 
-NUM_FRAMES = 10000  # of training play that is recorded again for the principal components
+NUM_FRAMES = 10_000  # of training play that is recorded again for the principal components
 
 
 def parser() -> Parser:
