@@ -84,10 +84,12 @@ recall: .venv/installed
 		--dataset demo/data/freeway/persistent-mode3-10000-seed3-v2
 	$(RECALL)/pong_pretrained.json --checkpoint results/pretrained/pong/$(MODEL)/paper_seq_1
 
-# README's first picture.
+# README's and the guide's clips, imagined by shipped weights.
 hero: .venv/installed
-	$(BIN)/python -m benchmarks.clips --video docs/pictures/hero.gif \
-		$(foreach game,$(subst results-,,$(RESULTS)),--checkpoint results/checkpoints/$(game)/$(MODEL)/paper_seq_5_reward)
+	$(BIN)/python -m benchmarks.clips --video docs/pictures/hero.gif --seed=3 \
+		--pretrained=freeway --pretrained=pong --pretrained=ms_pacman --pretrained=space_invaders
+	$(BIN)/python generate_video.py --pretrained=freeway --video docs/pictures/actions.gif --seed=1 \
+		--actions='UP*30' --actions='NOOP*30' --actions='DOWN*30'
 
 # The tables and pictures of README and docs, from docs/results/*.json.
 figures: .venv/installed

@@ -2,7 +2,8 @@
 
 It starts with the ten real frames that the model sees. They have a green frame in both rows. What
 is imagined has an orange one. Each start is drawn by the seed from those in which a reward is
-earned, so that checkpoints of one game and test set start alike.
+earned, so that checkpoints of one game and test set start alike. A column each: first those of
+--checkpoint, then each game of --pretrained, in each --variant.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from benchmarks.tables import GAMES
 from systems.arguments import TRAINED, Parser, add_checkpoint, add_fps, add_seed, add_video
 from systems.errors import InputError, exit_on_input_error, say, whole_number
+from utils.checkpoint_flags import DEFAULT_VARIANT, VARIANTS, shipped_names
 from utils.start import import_keras, prepare
 
 SCALE = 2  # screen pixels for each pixel of a frame, at the small preset's size
@@ -30,7 +32,8 @@ def main() -> None:
     prepare()
     args = parser().parse_args()
     with exit_on_input_error():
-        make_clip(args.checkpoint, args.video, args.horizon, args.seed, args.fps)
+        directories = chosen(args.checkpoint or [], args.pretrained or [], args.variant)
+        make_clip(directories, args.video, args.horizon, args.seed, args.fps)
 
 
 def parser() -> Parser:
@@ -40,16 +43,50 @@ def parser() -> Parser:
         __doc__,
         prog=command,
         examples=[
-            f"{command} --checkpoint {TRAINED}/paper_seq_5_reward \\\n      --video clip.gif"
+            f"{command} --pretrained freeway --pretrained pong --video clip.gif",
+            f"{command} --checkpoint {TRAINED}/paper_seq_5_reward \\\n      --video clip.gif",
         ],
     )
     add = parser.add_argument
-    add_checkpoint(add, "a stage's directory, a column each")
+    add_checkpoint(add, "a stage's directory; may be given several times", required=False)
+    add(
+        "--pretrained",
+        action="append",
+        metavar="GAME",
+        help=f"shipped weights: {', '.join(shipped_names())}; may be given several times",
+    )
+    add(
+        "--variant",
+        choices=VARIANTS,
+        action="append",
+        help=f"of the shipped weights ({DEFAULT_VARIANT}); may be given twice",
+    )
     add_video(add, "where to write, ending in .gif or .mp4", required=True)
     add("--horizon", type=whole_number(1), default=30, help="imagined frames")
     add_seed(add, "chooses the starts")
     add_fps(add, 6, "frames shown a second")
     return parser
+
+
+def chosen(
+    checkpoints: Sequence[Path], games: Sequence[str], variants: Sequence[str] | None
+) -> list[Path]:
+    """The checkpoints of the columns, in order.
+
+    Args:
+        checkpoints: directories of stages.
+        games: of shipped weights.
+        variants: of these; None: `DEFAULT_VARIANT`.
+
+    Raises:
+        InputError: there is no column, or there are no such weights.
+    """
+    from utils.pretrained import pretrained_checkpoint  # it imports NumPy
+
+    if not checkpoints and not games:
+        raise InputError("expected a --checkpoint or a --pretrained for each column, received none")
+    pairs = [(game, variant) for game in games for variant in variants or [DEFAULT_VARIANT]]
+    return [*checkpoints, *(pretrained_checkpoint(game, variant) for game, variant in pairs)]
 
 
 @dataclass(frozen=True)

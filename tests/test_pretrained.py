@@ -32,6 +32,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 # Units for all 288 features, and for each of Freeway's three actions' own map as many.
 PRESETS["tiny_wider"] = tiny.TINY._replace(units=6 * 290)
+PIXELS = ("", "_moving", "_controlled")
 SCRIPTS = {"paper": "paper_seq_1_train", "compression": "compress_seq_1_train"}
 NUM_FRAMES = 600  # of training play, all of which give the components
 
@@ -121,7 +122,11 @@ def test_what_is_shipped_is_small_says_how_it_was_made_and_is_made_alike_again(
     assert f"python {SCRIPTS[variant]}.py --atari_game=freeway" in made["commands"][0]
     assert "--pretraining_steps=30" in made["commands"][0]
     assert len(made["commit"]) == 40
-    ratios = [row["error_over_original"] for row in figures["horizons"].values()]
+    rows = figures["horizons"].values()
+    # What the README's table needs.
+    assert all(row[f"mse{pixels}_repeat_last"] > 0 for row in rows for pixels in PIXELS)
+    assert all(row["mse_recall"] >= 0 for row in rows)
+    ratios = [row["error_over_original"] for row in rows]
     assert len(ratios) > 3 and np.abs(np.array(ratios) - 1).max() < 0.02
 
 

@@ -27,7 +27,12 @@ from utils.watching.measure import HeldOutPlay
 
 NUM_WINDOWS = 128
 NUM_COMPARED = 32  # windows on which the network is compared with the one it came from
-ERRORS = ("mse", "mse_repeat_last", "mse_controlled", "mse_controlled_shuffled_actions", "psnr")
+ERRORS = (
+    *("mse", "mse_repeat_last", "mse_recall", "psnr"),
+    *("mse_moving", "mse_moving_repeat_last"),
+    *("mse_controlled", "mse_controlled_repeat_last", "mse_controlled_recall"),
+    "mse_controlled_shuffled_actions",
+)
 
 
 def ship(stage: Path, output: Path = DIRECTORY, *, num_frames: int) -> Shipped:
