@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.tables import GAMES
+from benchmarks.pages import TITLES
 from systems.arguments import TRAINED, Parser, add_checkpoint, add_fps, add_seed, add_video
 from systems.errors import InputError, exit_on_input_error, say, whole_number
 from utils.checkpoint_flags import DEFAULT_VARIANT, VARIANTS, shipped_names
@@ -166,7 +166,7 @@ def roll_out(checkpoint, horizon: int, seed: int) -> Column:
     given = {"frames": window["frames"][:, : config.warmup], "actions": window["actions"]}
     predicted = RollOut(checkpoint.predictor()).predict_on_batch(given)
     expected = predicted["reward"][0] @ np.array(REWARD_CLASSES, np.float32)
-    game = GAMES.get(config.game, config.game)
+    game = TITLES.get(config.game, config.game)
     return Column(
         title=f"{game}, {config.variant}",
         real=video.to_uint8_rgb(evaluation.pixels(window["frames"], data.palette())[0]),

@@ -23,6 +23,15 @@ from systems.errors import InputError
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 RESULTS = DOCS / "results"
+SHIPPED = ROOT / "pretrained"
+# What the pages call the games.
+TITLES = {
+    "freeway": "Freeway",
+    "pong": "Pong",
+    "ms_pacman": "Ms. Pac-Man",
+    "space_invaders": "Space Invaders",
+    "breakout": "Breakout",
+}
 SOURCE = "*Source: "  # how the line below a table begins that says where its figures come from
 _BLOCK = re.compile(r"^(<!-- table: (.+?) -->\n)(.*?)^(<!-- end -->)$", re.DOTALL | re.MULTILINE)
 
@@ -61,7 +70,15 @@ def read(name: str) -> Any:
     Raises:
         InputError: it is missing or damaged.
     """
-    path = RESULTS / f"{name}.json"
+    return load(RESULTS / f"{name}.json")
+
+
+def load(path: Path) -> Any:
+    """What is in a JSON file.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -77,6 +94,21 @@ def markdown(heads: Row, rows: Iterable[Row]) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """A number with so many digits after the point; a dash where there is none."""
     return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def ratio(row: dict, key: str, of: str = "repeat_last") -> float | None:
+    """An error of one horizon as a share of the same error under a guess; None if not measured."""
+    error, guess = row.get(key), row.get(f"{key}_{of}")
+    return error / guess if error is not None and guess else None
+
+
+def rewards(precisions: dict[str, float | None]) -> str:
+    """The average precision of each sign of the reward that occurs."""
+    found = [(sign, value) for sign, value in precisions.items() if value is not None]
+    if len(found) == 1:
+        return number(found[0][1], 2)
+    words = {"-1": "lost", "1": "won"}
+    return ", ".join(f"{words[sign]} {value:.2f}" for sign, value in found) or "-"
 
 
 def by_speed(value: float) -> str:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import pages
-from benchmarks.pages import read
+from benchmarks.pages import TITLES, ratio, read
+from benchmarks.shipped_tables import shipped
 from benchmarks.speed_tables import PEERS
-from benchmarks.tables import GAMES, PLANS, SIMULATORS, VARIANTS, ratio
+from benchmarks.tables import GAMES, PLANS, SIMULATORS
 from systems.files import write_whole
 
-COLORS = {"paper": "#1d4ed8", "compress": "#c2410c"}
+COLORS = {"paper": "#1d4ed8", "compression": "#c2410c"}
 SIMULATOR_NAMES = {
     "compressed": ("imagined", "#c2410c"),
     "emulator": ("emulator", "#2f7d4f"),
@@ -21,18 +22,22 @@ SIMULATOR_NAMES = {
 
 
 def errors(figure) -> None:
-    """The error over the horizon as a share of repeating the last frame, a panel for each game."""
-    axes = figure.subplots(1, len(GAMES), sharey=True)
-    for axis, (game, title) in zip(axes, GAMES.items(), strict=True):
-        for variant, label in VARIANTS.items():
-            horizons = read(f"{game}_{variant}")["horizons"]
+    """Shipped weights: the error over the horizon as a share of repeating the last frame."""
+    described = shipped()
+    games = [game for game in TITLES if (game, "paper") in described]
+    axes = figure.subplots(1, len(games), sharey=True)
+    for axis, game in zip(axes, games, strict=True):
+        for variant, color in COLORS.items():
+            if (game, variant) not in described:
+                continue
+            horizons = described[game, variant]["figures"]["horizons"]
             steps = [int(horizon) for horizon in horizons]
             for key, style, what in (("mse", "-", "all"), ("mse_controlled", ":", "controlled")):
                 values = [ratio(row, key) for row in horizons.values()]
-                name = f"{label}, {what} pixels"
-                axis.plot(steps, values, style, color=COLORS[variant], label=name, lw=2)
+                name = f"{variant}, {what} pixels"
+                axis.plot(steps, values, style, color=color, label=name, lw=2)
         axis.axhline(1, color="0.3", lw=1, ls="--", label="repeating the last frame")
-        axis.set(title=title, xscale="log", yscale="log", xlabel="steps predicted")
+        axis.set(title=TITLES[game], xscale="log", yscale="log", xlabel="steps predicted")
         axis.set_xticks(shown := [1, 10, 100], map(str, shown))
         axis.set_yticks(shown := [0.01, 0.03, 0.1, 0.3, 1], map(str, shown))
         axis.minorticks_off()
@@ -109,9 +114,8 @@ class Plot(NamedTuple):
     files: tuple[str, ...]
 
 
-MEASURED = tuple(f"{game}_{variant}" for game in GAMES for variant in VARIANTS)
 PLOTS = {
-    "errors.png": Plot(errors, (11, 3.6), MEASURED),
+    "errors.png": Plot(errors, (11, 3.6), ()),
     "planning.png": Plot(planning, (11, 2.8), tuple(PLANS.values())),
     "speed.png": Plot(speed, (10, 5), ("benchmarks_a",)),
     "demo.png": Plot(demo, (9, 5), ("demo",)),

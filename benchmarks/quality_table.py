@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.pages import markdown, number, read, source
+from benchmarks.pages import TITLES, markdown, number, read, source
 
 FILE = "peers_quality"
-GAMES = {"pong": "Pong", "ms_pacman": "Ms. Pac-Man"}
 MODELS = {
     "ours": "ours",
     "2016": "the same network, Adam from random weights",
@@ -46,7 +45,7 @@ def quality() -> str:
             row = of_game[model]
             lines.append(
                 [
-                    f"{GAMES.get(game, game)}: {MODELS[model]}",
+                    f"{TITLES.get(game, game)}: {MODELS[model]}",
                     f"{row['parameters'] / 1e6:.1f} million",
                     f"{row['multiplications'] / 1e6:.0f} million",
                     number(row["seconds"] / 60, 1),

@@ -10,41 +10,16 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks import speed_tables
-from benchmarks.pages import SOURCE, copied, markdown, number, read, source
+from benchmarks import shipped_tables, speed_tables
+from benchmarks.pages import TITLES, copied, markdown, number, ratio, read, rewards, source
 from model.operations import parameters
 from model.presets import PRESETS
 
-GAMES = {
-    "freeway": "Freeway",
-    "pong": "Pong",
-    "ms_pacman": "Ms. Pac-Man",
-    "space_invaders": "Space Invaders",
-}
+# Those that `make results` trains.
+GAMES = {game: TITLES[game] for game in ("freeway", "pong", "ms_pacman", "space_invaders")}
 VARIANTS = {"paper": "paper", "compress": "compression"}  # by the names of files
 PLANS = {"freeway": "freeway_plan_40"} | {game: f"{game}_plan" for game in [*GAMES][1:]}
 PIXELS = (("mse", "all"), ("mse_moving", "moving"), ("mse_controlled", "controlled"))
-
-
-def ratio(row: dict, key: str, of: str = "repeat_last") -> float | None:
-    """An error of one horizon as a share of the same error under a guess; None if not measured."""
-    error, guess = row.get(key), row.get(f"{key}_{of}")
-    return error / guess if error is not None and guess else None
-
-
-def readme() -> str:
-    """The four games, both variants, at 5 and 30 steps."""
-    heads = ["", "paper: 5 steps", "30 steps", "compression: 5 steps", "30 steps"]
-    rows = []
-    for game, title in GAMES.items():
-        cells = [
-            number(ratio(read(f"{game}_{variant}")["horizons"][horizon], "mse"), 2)
-            for variant in VARIANTS
-            for horizon in ("5", "30")
-        ]
-        rows.append([title, *cells])
-    more = "[results](docs/results.md), with commits and machines"
-    return markdown(heads, rows) + f"\n\n{SOURCE}{more}.*"
 
 
 def at_a_glance() -> str:
@@ -75,12 +50,7 @@ def at_a_glance() -> str:
 
 def _reward(result, horizon):
     """The average precision of each sign that occurs."""
-    within = result["reward"]["average_precision_within"].get(horizon, {})
-    found = [(sign, value) for sign, value in within.items() if value is not None]
-    if len(found) == 1:
-        return number(found[0][1], 2)
-    words = {"-1": "lost", "1": "won"}
-    return ", ".join(f"{words[sign]} {value:.2f}" for sign, value in found) or "-"
+    return rewards(result["reward"]["average_precision_within"].get(horizon, {}))
 
 
 def game(name: str) -> str:
@@ -101,7 +71,7 @@ def game(name: str) -> str:
     return markdown(heads, rows) + source(*files)
 
 
-def rewards() -> str:
+def reward_table() -> str:
     """How well rewards are predicted, by game, variant and sign."""
     horizons = ("1", "3", "5", "10", "30")
     heads = ["", "share of steps", "within 1", *horizons[1:]]
@@ -326,7 +296,7 @@ def play() -> str:
     content = read("players")
     names = [*next(iter(content["games"].values()))]
     rows = [
-        [GAMES.get(game, game.capitalize()), *(f"{players[name]['return']:,.1f}" for name in names)]
+        [TITLES[game], *(f"{players[name]['return']:,.1f}" for name in names)]
         for game, players in content["games"].items()
     ]
     speeds = [
@@ -362,10 +332,9 @@ def pooled_frames() -> str:
 
 
 TABLES: dict[str, Callable[..., str]] = {
-    "readme": readme,
     "at_a_glance": at_a_glance,
     "game": game,
-    "rewards": rewards,
+    "rewards": reward_table,
     "returns": returns,
     "planning": planning,
     "players": players,
@@ -378,5 +347,6 @@ TABLES: dict[str, Callable[..., str]] = {
     "parameters": network_parameters,
     "layers": layers,
     "stages": stages,
+    **shipped_tables.TABLES,
     **speed_tables.TABLES,
 }

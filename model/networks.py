@@ -12,6 +12,7 @@ import math
 import keras
 from keras import ops
 
+from model import subpixel
 from model.core import ActionGatedLSTM
 from model.presets import PRESETS, Preset
 
@@ -78,8 +79,10 @@ class FrameDecoder(keras.layers.Layer):
             # The last layer starts with a tenth of the deviation. Otherwise training would first
             # shrink the output, because an untrained decoder's output is all error.
             variance = 0.02 if last else 2.0
+            # The last layer has one or three filters, which takes another way to be fast.
+            layers = subpixel if last else keras.layers
             self.convs.append(
-                keras.layers.Conv2DTranspose(
+                layers.Conv2DTranspose(
                     conv.filters,
                     conv.size,
                     conv.stride,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from model import subpixel
 from model.core import ActionGatedLSTM
 from model.networks import Network
 from model.presets import PRESETS
@@ -34,6 +35,33 @@ def test_encoded_and_decoded_shapes_are_the_presets(networks, name):
     assert encodings.shape == (2, 3, 2048)
     assert recent.shape == (2, PRESETS[name].stack - 1, *shape)
     assert network.decode(encodings).shape == (2, 3, *shape)
+
+
+@pytest.mark.parametrize("size, stride", [(8, 3), (8, 2), (4, 2), (3, 2), (3, 1), (1, 1), (5, 5)])
+@pytest.mark.parametrize("filters", [1, 3])
+def test_the_last_layer_is_a_transposed_convolution(size, stride, filters):
+    rng = np.random.default_rng(size)
+    x = rng.normal(size=(2, 5, 4, 6)).astype(np.float32)
+    flags = {"padding": "same", "data_format": "channels_last", "activation": "tanh"}
+    theirs = keras.layers.Conv2DTranspose(filters, size, stride, **flags)
+    ours = subpixel.Conv2DTranspose(filters, size, stride, **flags)
+    theirs.build(x.shape)
+    ours.build(x.shape)
+    ours.set_weights([rng.normal(size=w.shape) for w in ours.weights])
+    theirs.set_weights(ours.get_weights())
+    expected = np.array(theirs(x))
+    assert expected.shape == (2, 5 * stride, 4 * stride, filters)
+    np.testing.assert_allclose(ours(x), expected, atol=1e-5)
+
+
+def test_a_kernels_rows_stand_for_phases_and_offsets():
+    # Stride 3 and 8 rows: the first two rows of output are cut off, so phase 0 is row 2 or 5.
+    table = subpixel.places(8, 3)
+    assert [list(map(tuple, np.argwhere(table[i]))) for i in range(3)] == [
+        [(0, 5), (1, 6), (2, 7)],  # from the pixel before
+        [(0, 2), (1, 3), (2, 4)],
+        [(1, 0), (2, 1)],
+    ]
 
 
 def test_no_two_kernels_have_the_same_initial_values():
