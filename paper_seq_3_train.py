@@ -1,4 +1,8 @@
-"""Paper model, stage 2 of 4: feeds 3 predicted frames back, from paper_seq_1."""
+"""Paper model, stage 2 of 4: feeds 3 predicted frames back, from paper_seq_1.
+
+Pretraining feeds 5 frames back already. So this stage only checks that: it keeps what it began with
+unless the validation loss falls.
+"""
 
 from utils.training.stage import Stage, main
 

@@ -1,4 +1,8 @@
-"""Paper model, stage 3 of 4: feeds 5 predicted frames back, from paper_seq_3."""
+"""Paper model, stage 3 of 4: feeds 5 predicted frames back, from paper_seq_3.
+
+Pretraining feeds 5 frames back already. So this stage only checks that: it keeps what it began with
+unless the validation loss falls.
+"""
 
 from utils.training.stage import Stage, main
 

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import curve, pages, plots
 from systems.errors import InputError
-from utils.training.tensorboard import Logs
+from utils.watching.tensorboard import Logs
 
 
 def errors(mse, repeat_last):

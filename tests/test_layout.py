@@ -36,8 +36,8 @@ def test_no_import_runs_upwards(path):
 
 
 def test_utils_own_packages_are_ordered_too():
-    # What a folder of utils may import of the other folders: a clip of a roll-out is logged while
-    # training, and what is trained is acted in.
+    # What a folder of utils may import of the other folders: clips and logs are made while training
+    # and acting.
     may = {"training": {"training", "watching"}, "watching": {"watching"}}
     may["acting"] = {"acting", "watching"}
     for folder, allowed in may.items():

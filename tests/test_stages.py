@@ -32,7 +32,7 @@ from utils.training import watch
 from utils.training.command_line import CONTROL_WEIGHT, parse, parser
 from utils.training.stage import main
 from utils.training.stage import script as script_of
-from utils.training.tensorboard import Logs
+from utils.watching.tensorboard import Logs
 
 from . import tiny  # noqa: F401 - makes --model=tiny known
 from .interrupts import heed_interrupts
@@ -681,10 +681,10 @@ def test_what_is_no_full_disk_is_not_called_one(tmp_path, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("a fault of the code")
 
-    monkeypatch.setattr("utils.training.tensorboard.make_tensor_proto", lambda value: value)
+    monkeypatch.setattr("utils.watching.tensorboard.make_tensor_proto", lambda value: value)
     with pytest.raises(TypeError):
         logs.scalars(0, {"loss": 1.0})
-    monkeypatch.setattr("utils.training.tensorboard.Event", broken)
+    monkeypatch.setattr("utils.watching.tensorboard.Event", broken)
     with pytest.raises(RuntimeError, match="a fault of the code"):
         logs.hyper_parameters({})
 

@@ -27,6 +27,7 @@ def add_checkpoint_arguments(
     checkpoint_help: str,
     several: bool = True,
     required: bool = True,
+    default_variant: str = DEFAULT_VARIANT,
 ) -> None:
     """Adds --checkpoint, --pretrained and --variant to a script's command line.
 
@@ -35,6 +36,7 @@ def add_checkpoint_arguments(
         checkpoint_help: what --help says of --checkpoint.
         several: whether the script takes more than one.
         required: whether there has to be one. If not, `DEFAULT_GAME` is taken.
+        default_variant: what --help says is taken without --variant.
     """
     one_of = group.add_mutually_exclusive_group(required=required)
     add_checkpoint(one_of.add_argument, checkpoint_help, several, required=False)
@@ -49,7 +51,7 @@ def add_checkpoint_arguments(
         "--variant",
         choices=VARIANTS,
         action="append" if several else "store",
-        help=f"of the shipped weights ({DEFAULT_VARIANT}){twice}",
+        help=f"of the shipped weights ({default_variant}){twice}",
     )
 
 

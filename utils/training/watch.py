@@ -15,8 +15,8 @@ from systems.files import write_whole
 from utils.config import CheckpointConfig
 from utils.training.resume import RunState
 from utils.training.stage_windows import LONGEST_HORIZON
-from utils.training.tensorboard import Logs
 from utils.watching import evaluation, video
+from utils.watching.tensorboard import Logs
 
 # Steps whose errors are plotted while training and reported after it.
 HORIZONS = (1, 3, 5, 10, LONGEST_HORIZON)

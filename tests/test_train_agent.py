@@ -1,0 +1,275 @@
+"""An agent that learns in the compressed game: its advantages, its training, its real games."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import evaluate_agent
+import train_agent
+from model.actor_critic import ActorCritic
+from model.predictor import State
+from systems.dataset import Dataset
+from systems.errors import InputError
+from systems.record import record
+from utils.acting import agent_files, agent_score
+from utils.acting.dream import Dream
+from utils.acting.ppo import PPO, PPOConfig, advantages, survival
+from utils.checkpoint import Checkpoint
+
+from . import tiny
+from .checkpoints import write_checkpoint
+
+ROOT = Path(__file__).parents[1]
+UNITS = tiny.TINY.units
+
+
+def test_advantages_of_a_game_worked_by_hand():
+    steps = SimpleNamespace(
+        rewards=np.array([[0.0], [1.0]]),
+        values=np.array([[0.5], [0.25], [2.0]]),
+        ends=np.array([[0.0], [0.75]]),
+    )
+    # The last step: 1 + 0.8 * 0.25 * 2 - 0.25. The one before: 0.8 * 0.25 - 0.5, and half of 0.8
+    # times the last one's.
+    last = 1 + 0.4 - 0.25
+    expected = [[0.2 - 0.5 + 0.5 * 0.8 * last], [last]]
+    np.testing.assert_allclose(advantages(steps, discount=0.8, trace=0.5), expected, atol=1e-6)
+
+
+def test_a_step_counts_as_far_as_the_game_is_not_over():
+    ends = np.array([[0.0, 0.5], [0.5, 0.0], [1.0, 0.25]])
+    np.testing.assert_allclose(survival(ends), [[1, 1], [1, 0.5], [0.5, 0.5]])
+
+
+class Corridor:
+    """A dream of one number, the place. Action 1 goes right, 0 left; the sixth place earns 1."""
+
+    def __init__(self):
+        places = np.eye(UNITS, dtype=np.float32)[np.arange(6)]
+        self.starts = State(places, places, places, np.zeros((6, 0), np.float32))
+
+    def begin(self, games, rng):
+        h = self.starts.h[rng.integers(3, size=games)]
+        return State(h, h, h, np.zeros((games, 0), np.float32))
+
+    def step(self, state, actions):
+        place = np.clip(state.h.argmax(axis=1) + 2 * actions - 1, 0, 5)
+        reward = (place == 5).astype(np.float32)
+        h = np.eye(UNITS, dtype=np.float32)[place]
+        return State(h, h, h, state.recent), reward, np.zeros(len(h), np.float32)
+
+
+def test_it_learns_to_walk_to_where_the_reward_is():
+    keras.utils.set_random_seed(0)
+    corridor = Corridor()
+    agent = ActorCritic(UNITS, 2, entropy_weight=0.01)
+    agent.adapt(corridor.starts.h)
+    config = PPOConfig(40 * 32 * 8, num_envs=32, horizon=8, batch_size=64, learning_rate=3e-3)
+    ppo = PPO(corridor, agent, config)
+    returns = [ppo.update()["imagined_return"] for _ in range(config.num_updates)]
+    # From places 0 to 2 the shortest way takes 3 to 5 steps, so that 4 to 6 of 8 steps earn 1.
+    assert returns[0] < 2 and returns[-1] > 4
+    chosen = agent.predict_on_batch(corridor.starts.h[:5])["log_policy"].argmax(axis=1)
+    assert chosen.tolist() == [1] * 5
+
+
+def test_the_policys_loss_is_clipped():
+    agent = ActorCritic(UNITS, 2)
+    outputs = np.zeros((2, UNITS), np.float32)
+    log_policy = np.log(np.full((2, 2), 0.5, np.float32))
+    batch = {
+        "outputs": outputs,
+        "actions": np.array([0, 0], np.int32),
+        # Twice as likely as when it was taken, and half as likely.
+        "log_policy": np.log(np.array([0.25, 1.0], np.float32)),
+        "advantages": np.array([1.0, -1.0], np.float32),
+        "returns": np.zeros(2, np.float32),
+        "weights": np.ones(2, np.float32),
+    }
+    predicted = {"log_policy": log_policy, "value": np.array([1.0, 0.0], np.float32)}
+    loss = float(agent.compute_loss(batch, y_pred=predicted))
+    # -min(2, 1.2) and -min(-0.5, -0.8), the mean of both, and half of the value's error.
+    assert loss == pytest.approx((-1.2 + 0.8) / 2 + 0.5 * 0.5, abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return record("freeway", "persistent", 400, 1, tmp_path_factory.mktemp("data"), 1, False)
+
+
+@pytest.fixture
+def checkpoint(data, tmp_path):
+    meanings = Dataset(data).action_meanings
+    return write_checkpoint(tmp_path / "compress_seq_5_reward", data, action_meanings=meanings)
+
+
+FLAGS = ["--steps=96", "--num_envs=4", "--horizon=6", "--num_starts=10", "--seed=3"]
+
+
+def run(script, *flags):
+    command = [script.__file__, *map(str, flags)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", command)
+        script.main()
+
+
+def test_dreams_begin_at_real_moments(checkpoint, data):
+    predictor = Checkpoint(checkpoint).predictor()
+    dream = Dream(predictor, Dataset(data), 70, seed=0)  # more than are encoded at once
+    assert dream.starts.h.shape == (70, UNITS)
+    state = dream.begin(5, np.random.default_rng(0))
+    assert all((row == dream.starts.h).all(axis=1).any() for row in state.h)
+    after, rewards, ends = dream.step(state, np.array([0, 1, 2, 0, 1]))
+    assert after.h.shape == (5, UNITS) and rewards.shape == ends.shape == (5,)
+    # As the predictor itself imagines them.
+    outputs, _, _ = predictor.imagine(state, np.array([[0], [1], [2], [0], [1]], np.int32))
+    np.testing.assert_allclose(after.h, np.asarray(outputs)[:, 0], atol=1e-5)
+
+
+def test_it_is_trained_and_plays_the_real_game(checkpoint, tmp_path, capsys):
+    run(train_agent, "--checkpoint", checkpoint, *FLAGS)
+    directory = checkpoint.parent / "agent_compress_seq_5_reward"
+    told = capsys.readouterr().out
+    assert f"next: python evaluate_agent.py --agent {directory}" in told
+    assert not (directory / "resume").exists()
+    agent = agent_files.TrainedAgent(directory)
+    assert agent.config.training.seed == 3 and agent.config.imagined_return is not None
+    assert any((directory / "logs").iterdir())
+    # Asked for again, it is left as it is.
+    run(train_agent, "--checkpoint", checkpoint, *FLAGS)
+    assert "is trained; --overwrite trains it again" in capsys.readouterr().out
+    score, film = tmp_path / "score.json", tmp_path / "agent.gif"
+    flags = ["--num_episodes=2", "--max_episode_steps=12", f"--json={score}", f"--video={film}"]
+    run(evaluate_agent, f"--agent={directory}", *flags)
+    results = json.loads(score.read_text())
+    assert results["steps"] == 96 and results["game"] == "freeway"
+    for player in ("agent", "random", "persistent"):
+        assert len(results["players"][player]["scores"]) == 2
+    assert "freeway, agent: 0.0 points on average" in capsys.readouterr().out
+    # The first step only waits, so that there is something to decide from.
+    assert Image.open(film).n_frames == 11
+
+
+def test_an_agent_that_goes_up_crosses_the_road(checkpoint):
+    stage = Checkpoint(checkpoint)
+    up = stage.config.action_meanings.index("UP")
+    outputs = []
+
+    def go_up(output):
+        outputs.append(output)
+        return np.full(len(output), up)
+
+    predictor = stage.predictor()
+    (earned,) = agent_score.agents_returns(stage.config, predictor, go_up, 1, max_steps=200)
+    assert earned >= 1
+    assert len(outputs) == 199 and outputs[0].shape == (1, UNITS)
+    # The model has observed the game, so that its outputs change.
+    assert np.ptp(np.concatenate(outputs), axis=0).max() > 0
+
+
+def test_players_play_until_their_games_are_over(checkpoint):
+    config = Checkpoint(checkpoint).config
+    returns = agent_score.players_returns(config, "persistent", 2, max_steps=3000)
+    assert len(returns) == 2 and sum(returns) > 0
+    assert returns == agent_score.players_returns(config, "persistent", 2, max_steps=3000)
+
+
+def test_scores_are_summed_up():
+    told = agent_score.summary([1.0, 2.0, 6.0])
+    assert told["mean"] == 3 and told["scores"] == [1, 2, 6]
+    assert told["spread"] == pytest.approx(np.std([1, 2, 6]))
+    assert told["interval"][0] >= 1 and told["interval"][1] <= 6
+
+
+def weights(directory):
+    return agent_files.TrainedAgent(directory)._network.get_weights()
+
+
+def test_a_training_that_is_killed_goes_on_as_if_it_had_not_been(checkpoint, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(train_agent, "--checkpoint", checkpoint, *FLAGS, "--agent", whole)
+    # In a process of its own, which kills itself right after it has saved update 2.
+    program = f"""
+import os, signal, sys
+from tests import tiny
+import train_agent
+from utils.acting import agent_files, agent_training
+agent_training.UPDATES_PER_SAVE = 2
+save = agent_files.save
+def save_and_die(*arguments):
+    save(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+agent_files.save = save_and_die
+sys.argv = {["train_agent.py", "--checkpoint", str(checkpoint), *FLAGS, "--agent", str(killed)]}
+train_agent.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (killed / agent_files.FILE).exists()
+    with pytest.raises(InputError, match="expected the directory of a trained agent"):
+        agent_files.TrainedAgent(killed)
+    run(train_agent, "--checkpoint", checkpoint, *FLAGS, "--agent", killed)
+    for ours, theirs in zip(weights(killed), weights(whole), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_the_same_seed_makes_the_same_agent_and_another_does_not(checkpoint, tmp_path):
+    for name, more in (("a", []), ("b", []), ("c", ["--seed=4"])):
+        run(train_agent, "--checkpoint", checkpoint, *FLAGS, *more, "--agent", tmp_path / name)
+    a, b, c = (weights(tmp_path / name)[0] for name in "abc")
+    np.testing.assert_array_equal(a, b)
+    assert np.abs(a - c).max() > 1e-3
+
+
+def refused(capsys, script, *flags):
+    """What a script says when it ends with exit code 2."""
+    with pytest.raises(SystemExit) as ended:
+        run(script, *flags)
+    assert ended.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_what_does_not_fit_is_refused(checkpoint, data, tmp_path, capsys):
+    paper = write_checkpoint(tmp_path / "paper", data, variant="paper")
+    told = refused(capsys, train_agent, "--checkpoint", paper, *FLAGS)
+    assert "expected a checkpoint of the compression variant" in told
+    blind = write_checkpoint(tmp_path / "blind", data, reward_weight=0.0)
+    told = refused(capsys, train_agent, "--checkpoint", blind, *FLAGS)
+    assert "predicts rewards" in told
+    agent = tmp_path / "agent"
+    run(train_agent, "--checkpoint", checkpoint, *FLAGS, "--agent", agent)
+    told = refused(
+        capsys, train_agent, "--checkpoint", checkpoint, *FLAGS, "--horizon=5", "--agent", agent
+    )
+    assert "expected --horizon=6" in told and "received 5" in told
+    # The same place takes another agent if it is told so.
+    run(
+        train_agent,
+        *("--checkpoint", checkpoint, *FLAGS, "--horizon=5", "--agent", agent, "--overwrite"),
+    )
+    told = refused(capsys, evaluate_agent, "--agent", tmp_path / "nowhere")
+    assert "expected the directory of a trained agent" in told and "train_agent.py" in told
+    # The checkpoint is trained again.
+    write_checkpoint(checkpoint, data, seed=5)
+    told = refused(capsys, evaluate_agent, "--agent", agent)
+    assert "in which the agent has learned, received others" in told
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(checkpoint, tmp_path, capsys):
+    flags = ["--checkpoint", checkpoint, *FLAGS, "--agent", tmp_path / "agent"]
+    told = refused(capsys, train_agent, *flags, "--learning_rate=1e30")
+    assert "expected a finite loss" in told and "--learning_rate" in told
+    assert not (tmp_path / "agent" / agent_files.FILE).exists()
+
+
+def test_there_is_at_least_one_update():
+    assert PPOConfig(steps=100_000).num_updates == 12  # of 256 games, 32 steps each
+    assert PPOConfig(steps=1).num_updates == 1

@@ -1,0 +1,211 @@
+"""What an agent earns in the real game, which it has never played.
+
+The protocol is that of CGSReg (github.com/LYK-love/CGSReg): whole games of seeds 0, 1, ..., each
+after 1 to 30 no-ops, without sticky actions, and the policy's likeliest action. The model stays in
+step with the game: it observes each frame. The agent decides from the LSTM's output, as in the
+imagined game.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from model.predictor import FramePredictor, Observation
+from systems.errors import check_writable, say
+from systems.files import write_json
+from systems.policies import PersistentPolicy, RandomPolicy
+from systems.provenance import made
+from systems.seeds import generator
+from utils.acting.agent_files import TrainedAgent
+from utils.config import CheckpointConfig
+from utils.watching import video
+
+FILMED_STEPS = 300
+PLAYERS = {"random": RandomPolicy, "persistent": PersistentPolicy}  # to compare with
+_BOOTSTRAPS = 10_000
+
+
+class Watcher(Protocol):
+    """Is called before each step of the first game."""
+
+    def watch(self, frame: np.ndarray, output: np.ndarray, action: int) -> None:
+        """Receives the real frame, the LSTM's output (1, units), and the action chosen."""
+
+
+def score(
+    directory: Path,
+    num_episodes: int,
+    max_steps: int,
+    json: Path | None = None,
+    film: Path | None = None,
+) -> None:
+    """Plays with an agent and by chance, prints what they earned and writes what is asked for.
+
+    Args:
+        directory: of the agent.
+        num_episodes: of each player.
+        max_steps: of an episode.
+        json: file of all figures.
+        film: file of a video of the first episode.
+
+    Raises:
+        InputError: the agent, its checkpoint or the disk cannot be used.
+    """
+    if json:
+        check_writable(json)
+    if film:
+        video.check_output(film)
+    agent = TrainedAgent(directory)
+    config, training = agent.checkpoint.config, agent.config.training
+    predictor = agent.checkpoint.predictor(precision="auto")
+    camera = Camera(predictor, config.action_meanings) if film else None
+    results = {
+        "agent": str(directory),
+        "checkpoint": agent.config.checkpoint,
+        "game": config.game,
+        "steps": training.num_updates * training.steps_per_update,
+        "steps_per_second": agent.config.steps_per_second,
+        "imagined_return": agent.config.imagined_return,
+        "trained": agent.config.made,
+        "max_steps": max_steps,
+        "made": made(agent=training.seed, checkpoint=config.training.seed),
+        "players": {},
+    }
+    returns = {
+        "agent": agents_returns(config, predictor, agent.actions, num_episodes, max_steps, camera)
+    }
+    for player in PLAYERS:
+        returns[player] = players_returns(config, player, num_episodes, max_steps)
+    for player, points in returns.items():
+        results["players"][player] = told = summary(points)
+        low, high = told["interval"]
+        say(
+            f"{config.game}, {player}: {told['mean']:.1f} points on average [{low:.1f}, {high:.1f}]"
+            f", spread {told['spread']:.1f}, {num_episodes} episodes"
+        )
+    if json:
+        write_json(json, results)
+    if film:
+        video.write_video(film, camera.frames(), fps=15)
+
+
+class Camera:
+    """Films the real game beside what the model expected, one step before."""
+
+    def __init__(self, predictor: FramePredictor, meanings: Sequence[str]):
+        self._network, self._meanings = predictor.network, meanings
+        self._real, self._expected, self._captions = [], [], []
+
+    def watch(self, frame: np.ndarray, output: np.ndarray, action: int) -> None:
+        """See `Watcher`."""
+        if len(self._real) == FILMED_STEPS:
+            return
+        expected = self._network.denormalise(self._network.decode(output[:, None]))
+        self._real.append(video.to_uint8_rgb(frame))
+        self._expected.append(video.to_uint8_rgb(np.asarray(expected)[0, 0]))
+        self._captions.append(f"step {len(self._real)}  {self._meanings[action]}")
+
+    def frames(self):
+        """Yields the video's frames."""
+        return video.side_by_side({"game": self._real, "expected": self._expected}, self._captions)
+
+
+def agents_returns(
+    config: CheckpointConfig,
+    predictor: FramePredictor,
+    policy: Callable[[np.ndarray], np.ndarray],
+    num_episodes: int,
+    max_steps: int,
+    watcher: Watcher | None = None,
+) -> list[float]:
+    """Plays episodes side by side; returns the points of each.
+
+    Args:
+        config: of the checkpoint.
+        predictor: which observes the games.
+        policy: maps outputs, float32 (games, units), to actions, int (games,).
+        num_episodes: of seeds 0, 1, ...
+        max_steps: of an episode.
+        watcher: of the first one.
+    """
+    shape, games = predictor.preset.frame_shape, begun(config, num_episodes)
+    waiting = np.full(num_episodes, wait(config.action_meanings))
+
+    def frames():
+        return np.stack([game.observation(shape) for game in games])
+
+    # There is an output after the second frame, so the first step waits.
+    first, earned = frames(), step(games, waiting)
+    observe, go_on = Observation(predictor), Observation(predictor)
+    seen = {"frames": np.stack([first, frames()], axis=1), "actions": waiting[:, None]}
+    state = observe.predict_on_batch({**seen, "actions": seen["actions"].astype(np.int32)})
+    for _ in tqdm(range(max_steps - 1), desc="real games", unit="step"):
+        outputs = np.asarray(state.h, np.float32)
+        actions = policy(outputs)
+        if watcher and alive(games)[0]:
+            watcher.watch(games[0].observation(shape), outputs[:1], int(actions[0]))
+        earned += step(games, actions)
+        if not alive(games).any():
+            break
+        batch = {"frames": frames()[:, None], "actions": actions[:, None].astype(np.int32)}
+        state = go_on.predict_on_batch({**batch, "state": state})
+    return earned.tolist()
+
+
+def players_returns(
+    config: CheckpointConfig, player: str, num_episodes: int, max_steps: int
+) -> list[float]:
+    """What one of `PLAYERS` earns in the same games."""
+    games, earned = begun(config, num_episodes), np.zeros(num_episodes)
+    policies = [
+        PLAYERS[player](game, generator("planning", 0, number)) for number, game in enumerate(games)
+    ]
+    for _ in range(max_steps):
+        earned += step(games, np.array([policy.action() for policy in policies]))
+        if not alive(games).any():
+            break
+    return earned.tolist()
+
+
+def begun(config: CheckpointConfig, num_episodes: int) -> list:
+    """The games at the beginning of their episodes."""
+    games = [config.begin_real_game() for _ in range(num_episodes)]
+    for seed, game in enumerate(games):
+        game.reset(seed)
+    return games
+
+
+def alive(games: Sequence) -> np.ndarray:
+    """Which games are not over, bool (games,)."""
+    return np.array([not (game.terminated or game.truncated) for game in games])
+
+
+def step(games: Sequence, actions: np.ndarray) -> np.ndarray:
+    """Plays a step of the games that are not over; returns their points, float (games,)."""
+    earned = np.zeros(len(games))
+    for i in np.flatnonzero(alive(games)):
+        earned[i] = games[i].step(int(actions[i]))[1]
+    return earned
+
+
+def wait(meanings: Sequence[str]) -> int:
+    """The action that does nothing, or else the first one."""
+    return meanings.index("NOOP") if "NOOP" in meanings else 0
+
+
+def summary(returns: Sequence[float]) -> dict:
+    """Returns scores, mean, spread (standard deviation), interval of the mean (95 %), and steps."""
+    values = np.array(returns, np.float64)
+    drawn = np.random.default_rng(0).integers(len(values), size=(_BOOTSTRAPS, len(values)))
+    low, high = np.quantile(values[drawn].mean(axis=1), (0.025, 0.975))
+    return {
+        "scores": values.tolist(),
+        "mean": float(values.mean()),
+        "spread": float(values.std()),
+        "interval": [float(low), float(high)],
+    }

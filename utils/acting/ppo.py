@@ -1,0 +1,173 @@
+"""Proximal policy optimisation in the compressed game, from top to bottom.
+
+Each update imagines short games from real starts, with the policy as it is, and then learns from
+them:
+
+    starts -> imagined steps -> advantages -> two passes of PPO over all steps -> the next policy
+
+Sources: Schulman et al. 2017, arXiv 1707.06347 (PPO); Schulman et al. 2016, arXiv 1506.02438,
+section 3 (advantages); Hafner et al. 2020, arXiv 1912.01603, section 3 (learning in imagination).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from model.actor_critic import ActorCritic
+from utils.acting.dream import Dream
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """How an agent is trained."""
+
+    steps: int  # imagined steps in all
+    num_envs: int = 256  # games that are imagined at once
+    horizon: int = 32  # steps of each
+    seed: int = 0
+    learning_rate: float = 3e-4
+    discount: float = 0.99
+    trace: float = 0.95  # lambda of the advantages
+    entropy_weight: float = 0.01
+    passes: int = 2  # over the steps of an update
+    batch_size: int = 2048
+    num_starts: int = 4096  # real moments that games start from
+
+    @property
+    def num_updates(self) -> int:
+        """How many updates there are, at least one."""
+        return max(1, self.steps // self.steps_per_update)
+
+    @property
+    def steps_per_update(self) -> int:
+        """Imagined steps of an update."""
+        return self.num_envs * self.horizon
+
+
+@dataclass
+class Steps:
+    """Imagined steps, arrays (horizon, games, ...)."""
+
+    outputs: np.ndarray  # float32 (..., 2048), the LSTM's, in which the action is chosen
+    actions: np.ndarray  # int32
+    log_policy: np.ndarray  # float32, of the action
+    values: np.ndarray  # float32, one row more: also after the last step
+    rewards: np.ndarray  # float32, the expected sign
+    ends: np.ndarray  # float32, the probability that the step ends the game
+
+
+class PPO:
+    """Trains an agent in a dream.
+
+    Args:
+        dream: the imagined games.
+        agent: what is trained; compiled here.
+        config: how.
+    """
+
+    def __init__(self, dream: Dream, agent: ActorCritic, config: PPOConfig):
+        self._dream, self.agent, self._config = dream, agent, config
+        self.rng = np.random.default_rng(config.seed)
+        rate = keras.optimizers.schedules.PolynomialDecay(
+            config.learning_rate,
+            config.num_updates * self._batches_per_update,
+            0.1 * config.learning_rate,
+        )
+        agent.compile(keras.optimizers.Adam(rate, epsilon=1e-5, clipnorm=0.5))
+        agent.optimizer.build(agent.trainable_variables)
+
+    @property
+    def _batches_per_update(self):
+        config = self._config
+        return config.passes * max(1, config.steps_per_update // config.batch_size)
+
+    def update(self) -> dict[str, float]:
+        """Imagines and learns once.
+
+        Returns:
+            dict of imagined_return, the mean sum of expected rewards of a game; loss, entropy and
+            value_error; and steps_per_second.
+        """
+        started = time.perf_counter()
+        steps = self._imagine()
+        losses = self._learn(steps)
+        alive = survival(steps.ends)
+        seconds = time.perf_counter() - started
+        return losses | {
+            "imagined_return": float((steps.rewards * alive).sum(axis=0).mean()),
+            "steps_per_second": steps.rewards.size / seconds,
+        }
+
+    def _imagine(self) -> Steps:
+        """Plays the policy from drawn starts."""
+        config, agent = self._config, self.agent
+        state = self._dream.begin(config.num_envs, self.rng)
+        rows = {
+            key: [] for key in ("outputs", "actions", "log_policy", "values", "rewards", "ends")
+        }
+        for _ in range(config.horizon):
+            outputs = np.asarray(state.h)
+            predicted = agent.predict_on_batch(outputs)
+            log_policy = predicted["log_policy"]
+            actions = (log_policy + self.rng.gumbel(size=log_policy.shape)).argmax(axis=1)
+            state, rewards, ends = self._dream.step(state, actions)
+            taken = np.take_along_axis(log_policy, actions[:, None], axis=1)[:, 0]
+            row = outputs, actions.astype(np.int32), taken, predicted["value"], rewards, ends
+            for values, value in zip(rows.values(), row, strict=True):
+                values.append(value)
+        rows["values"].append(agent.predict_on_batch(np.asarray(state.h))["value"])
+        return Steps(**{key: np.stack(values) for key, values in rows.items()})
+
+    def _learn(self, steps: Steps) -> dict[str, float]:
+        """Passes over all steps in random order, in batches."""
+        config = self._config
+        gained = advantages(steps, config.discount, config.trace)
+        weights = survival(steps.ends)
+        rows = {
+            "outputs": steps.outputs.reshape(-1, steps.outputs.shape[-1]),
+            "actions": steps.actions.ravel(),
+            "log_policy": steps.log_policy.ravel(),
+            "advantages": ((gained - gained.mean()) / (gained.std() + 1e-8)).ravel(),
+            "returns": (gained + steps.values[:-1]).ravel(),
+            "weights": weights.ravel(),
+        }
+        count, sums = weights.size, {}
+        size = min(config.batch_size, count)
+        for _ in range(config.passes):
+            order = self.rng.permutation(count)[: count - count % size]
+            for part in order.reshape(-1, size):
+                batch = {key: values[part].astype(values.dtype) for key, values in rows.items()}
+                self.agent.reset_metrics()
+                for key, value in self.agent.train_on_batch(batch, return_dict=True).items():
+                    sums.setdefault(key, []).append(float(value))
+        return {key: float(np.mean(values)) for key, values in sums.items()}
+
+
+def survival(ends: np.ndarray) -> np.ndarray:
+    """The probability that a game is not over before each step, float32 (horizon, games)."""
+    after = np.cumprod(1 - ends, axis=0)
+    return np.concatenate([np.ones_like(after[:1]), after[:-1]]).astype(np.float32)
+
+
+def advantages(steps: Steps, discount: float, trace: float) -> np.ndarray:
+    """Generalised advantages, float32 (horizon, games).
+
+    What follows a step counts as far as the step is not expected to end the game.
+
+    Args:
+        steps: what was imagined.
+        discount: what a reward is multiplied by for each step that it is later.
+        trace: how far later steps' surprises count; 1: to the end.
+    """
+    goes_on = discount * (1 - steps.ends)
+    surprise = steps.rewards + goes_on * steps.values[1:] - steps.values[:-1]
+    result = np.zeros_like(surprise)
+    later = np.zeros_like(surprise[0])
+    for t in reversed(range(len(surprise))):
+        later = surprise[t] + trace * goes_on[t] * later
+        result[t] = later
+    return result.astype(np.float32)
