@@ -1,7 +1,8 @@
 # make play: play Freeway in a trained model. make demo: train all stages on Freeway, with video and
 # report. make train GAME=pong VARIANT=compression: the four stages of a variant (MODEL=lstm_210x160x3
 # for full frames); the same command goes on where it was stopped. make test: lint and all tests.
-# make test-fast: lint and the quick ones. All make their own virtual environment first.
+# make test-fast: lint and the quick ones. make agent GAME=freeway: an agent that learns in the
+# compressed game. All make their own virtual environment first.
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -29,7 +30,7 @@ SHIPPED = $(addprefix pretrained-,freeway pong ms_pacman space_invaders breakout
 
 ON_JAX = $(addprefix tests/test_,networks.py pretraining.py predictor.py optimizer.py fast_imagination.py)
 
-.PHONY: test test-fast demo train results recall play hero figures $(RESULTS) pretrained $(SHIPPED) lunar_lander doom clean
+.PHONY: test test-fast demo train agent results recall play clips figures $(RESULTS) pretrained $(SHIPPED) lunar_lander doom clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -61,9 +62,9 @@ demo: .venv/installed
 	$(BIN)/python paper_seq_1_train.py $(DEMO_FLAGS) --pretraining_steps=1000 --max_steps=5
 	$(BIN)/python paper_seq_3_train.py $(DEMO_FLAGS) --max_steps=5
 	$(BIN)/python paper_seq_5_train.py $(DEMO_FLAGS) --max_steps=5
-	$(BIN)/python paper_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=30
-	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --video demo/$(GAME).mp4
-	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward --video demo/$(GAME).gif
+	$(BIN)/python paper_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=5
+	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward \
+		--video demo/$(GAME).mp4 --video demo/$(GAME).gif
 	@$(BIN)/python -m utils.watching.summary $(DEMO)
 	@echo "videos: demo/$(GAME).mp4, demo/$(GAME).gif; logs: tensorboard --logdir demo/checkpoints"
 
@@ -71,8 +72,15 @@ train: .venv/installed
 	set -e; for stage in $(STAGES); do $(BIN)/python $(SCRIPTS)_$$stage.py $(TRAIN_FLAGS); done
 	@$(BIN)/python -m utils.watching.summary checkpoints/$(GAME)/$(MODEL)
 
+# An agent that learns in the compressed game alone, and then plays the real one.
+agent: .venv/installed
+	mkdir -p recordings
+	$(BIN)/python train_agent.py --pretrained=$(GAME)
+	$(BIN)/python evaluate_agent.py --agent=checkpoints/pretrained/$(GAME)/$(MODEL)/agent_compress_pretrained \
+		--json=docs/results/agent_$(GAME).json --video=recordings/agent_$(GAME).mp4
+
 # What docs/results.md shows: some two hours a game on two cores. `make results-freeway` makes one game's.
-results: $(RESULTS) hero figures
+results: $(RESULTS) figures
 
 # What a recorder of the training play would score, beside the demo's model and a shipped one.
 RECALL = $(BIN)/python evaluate.py --json docs/results
@@ -84,12 +92,16 @@ recall: .venv/installed
 		--dataset demo/data/freeway/persistent-mode3-10000-seed3-v2
 	$(RECALL)/pong_pretrained.json --checkpoint results/pretrained/pong/$(MODEL)/paper_seq_1
 
-# README's and the guide's clips, imagined by shipped weights.
-hero: .venv/installed
-	$(BIN)/python -m benchmarks.clips --video docs/pictures/hero.gif --seed=3 \
+# The clips of README and docs, imagined by shipped weights.
+clips: .venv/installed
+	$(BIN)/python -m benchmarks.clips --video docs/pictures/hero.gif --horizon=24 \
 		--pretrained=freeway --pretrained=pong --pretrained=ms_pacman --pretrained=space_invaders
 	$(BIN)/python generate_video.py --pretrained=freeway --video docs/pictures/actions.gif --seed=1 \
-		--actions='UP*30' --actions='NOOP*30' --actions='DOWN*30'
+		--actions='UP*22' --actions='NOOP*22' --actions='DOWN*22'
+	set -e; for game in $(subst pretrained-,,$(SHIPPED)); do \
+		variants=$$(cd pretrained && ls $${game}_*.npz | sed "s/.*_\(.*\).npz/--variant=\1/" | sort -r); \
+		$(BIN)/python -m benchmarks.clips --pretrained=$$game $$variants --video=docs/results/$$game.gif; \
+	done
 
 # The tables and pictures of README and docs, from docs/results/*.json.
 figures: .venv/installed
@@ -104,8 +116,6 @@ $(RESULTS): results-%: .venv/installed
 		$(BIN)/python evaluate.py --checkpoint $(TRAINED)/$${variant}_seq_5_reward \
 			--json docs/results/$*_$$variant.json; \
 	done
-	$(BIN)/python generate_video.py --checkpoint $(TRAINED)/paper_seq_5_reward \
-		--checkpoint $(TRAINED)/compress_seq_5_reward --horizon=24 --seed=1 --video docs/results/$*.gif
 
 # The weights that are shipped: some 40 minutes a game. `make pretrained-freeway` makes one game's.
 # What pretraining has trained is shipped, so the stage itself takes one step.

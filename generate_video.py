@@ -77,7 +77,8 @@ def parser() -> Parser:
     add_seed(add, "chooses the start, and random actions")
     add_dataset(add, "data set of the real frames (default: the first checkpoint's test set)")
     add = parser.add_argument_group("what is written").add_argument
-    add_video(add, "the video's name, ending in .mp4 or .gif", required=True)
+    ends = "the video's name, ending in .mp4 or .gif; may be given twice, to write it as both"
+    add_video(add, ends, several=True, required=True)
     add(
         "--label",
         action="append",

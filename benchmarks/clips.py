@@ -22,7 +22,7 @@ SCALE = 2  # screen pixels for each pixel of a frame, at the small preset's size
 BORDER = 4  # screen pixels
 REAL, IMAGINED = (47, 160, 95), (230, 110, 30)  # RGB of the frames around real and imagined ones
 # Grey levels are rounded to multiples of it: nobody sees it, and the clip takes half the room.
-GREY_STEP = 6
+GREY_STEP = 8
 CANDIDATES = 2000  # windows among which a start with a reward is looked for
 EARLIEST_REWARD = 5  # steps, so that there is something to see before it
 
@@ -98,8 +98,8 @@ class Column:
         real: uint8 RGB (warmup + horizon, height, width, 3), the real game.
         imagined: uint8 RGB (horizon, height, width, 3).
         actions: names of the actions that lead to the imagined frames, (horizon,).
-        rewards: those earned, float (horizon,).
-        expected: those predicted, float (horizon,); None if they are not learned.
+        rewards: signs of those earned, float (horizon,).
+        expected: signs predicted, float (horizon,); None if they are not learned.
     """
 
     title: str
@@ -172,7 +172,7 @@ def roll_out(checkpoint, horizon: int, seed: int) -> Column:
         real=video.to_uint8_rgb(evaluation.pixels(window["frames"], data.palette())[0]),
         imagined=video.to_uint8_rgb(predicted["frames"][0]),
         actions=[config.action_meanings[action] for action in window["actions"][0, first:]],
-        rewards=window["rewards"][0, first:],
+        rewards=np.sign(window["rewards"][0, first:]),
         expected=expected if checkpoint.predicts_rewards else None,
     )
 

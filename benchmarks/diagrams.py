@@ -183,7 +183,7 @@ def pipeline() -> str:
         ["generate_video.py", "mp4, gif"],
         ["evaluate.py", "errors, json"],
         ["plan.py", "by planning"],
-        ["gymnasium.make", "by an agent"],
+        ["train_agent.py", "by an agent"],
     ]
     checkpoint = 14 + 4 * 157 + 72
     drawing.arrow((checkpoint, 86), (checkpoint, 138), (86, 138), (86, 160), color=CODE)

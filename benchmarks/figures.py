@@ -1,7 +1,7 @@
-"""Writes the tables and pictures of README and docs anew, from the JSON files in docs/results.
+"""Writes the tables and pictures of README and docs anew, from docs/results and pretrained.
 
 Tables stand in the pages between comments that name them. Diagrams and plots go to docs/pictures.
-Clips need checkpoints and are made by `make results`. The plot of a training is left out where no
+Clips need a network and are made by `make clips`. The plot of a training is left out where no
 `python -m benchmarks.curve` has written its file.
 """
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks import shipped_tables, speed_tables
+from benchmarks import agent_tables, shipped_tables, speed_tables
 from benchmarks.pages import TITLES, copied, markdown, number, ratio, read, rewards, source
 from model.operations import parameters
 from model.presets import PRESETS
@@ -348,5 +348,6 @@ TABLES: dict[str, Callable[..., str]] = {
     "layers": layers,
     "stages": stages,
     **shipped_tables.TABLES,
+    **agent_tables.TABLES,
     **speed_tables.TABLES,
 }

@@ -184,9 +184,18 @@ def add_json(add: Callable[..., Any], what: str = "write all figures to this fil
     add("--json", type=user_path, metavar="FILE", help=what)
 
 
-def add_video(add: Callable[..., Any], what: str, required: bool = False) -> None:
-    """Adds --video, the file that a video is written to."""
-    add("--video", required=required, type=user_path, metavar="FILE", help=what)
+def add_video(
+    add: Callable[..., Any], what: str, several: bool = False, required: bool = False
+) -> None:
+    """Adds --video, the file that a video is written to.
+
+    Args:
+        what: what the help says of it.
+        several: whether it may be given several times, so that it is a list.
+        required: whether it has to be given.
+    """
+    kind = "append" if several else "store"
+    add("--video", required=required, action=kind, type=user_path, metavar="FILE", help=what)
 
 
 def add_seed(add: Callable[..., Any], what: str, default: int = 0) -> None:

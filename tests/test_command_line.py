@@ -82,8 +82,10 @@ def test_the_documents_commands_have_flags_that_there_are(name, count):
     [
         ("train GAME=pong VARIANT=compression", 5),
         ("train VARIANT=paper MODEL=lstm_210x160x3", 5),
-        ("demo", 7),
-        ("results-pong", 11),
+        ("demo", 6),
+        ("results-pong", 10),
+        ("clips", 7),
+        ("agent GAME=pong", 2),
         ("doom", 9),
     ],
 )

@@ -60,8 +60,8 @@ def test_without_logs_there_is_no_curve(tmp_path):
 @pytest.mark.slow
 def test_the_curve_is_drawn(stages, tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "RESULTS", tmp_path)
-    assert plots.drawable() == []
+    assert plots.drawable() == ["errors.png"]  # from pretrained
     (tmp_path / "demo.json").write_text(json.dumps(curve.curve(stages)))
-    assert plots.drawable() == ["demo.png"]
+    assert plots.drawable() == ["errors.png", "demo.png"]
     plots.draw("demo.png", tmp_path / "demo.png")
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")

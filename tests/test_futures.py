@@ -147,12 +147,12 @@ def test_data_that_cannot_be_played_again_have_no_truth(checkpoint, data, tmp_pa
     metadata["repeat_action_probability"] = 0.25
     (elsewhere / "metadata.json").write_text(json.dumps(metadata))
     output = tmp_path / "alone.gif"
-    render([checkpoint], output, actions=["UP*4"], dataset=elsewhere)
+    render([checkpoint], [output], actions=["UP*4"], dataset=elsewhere)
     assert "no truth beside these actions" in (printed := capsys.readouterr()).err
     assert "repeat_action_probability is 0.25" in printed.err and "4 frames" in printed.out
     assert read_gif(output.read_bytes()).shape[2] == SIDE
     # Beside a replay, which has one, the place of the other truth stays black.
-    render([checkpoint], output, actions=["replay", "UP*4"], dataset=elsewhere)
+    render([checkpoint], [output], actions=["replay", "UP*4"], dataset=elsewhere)
     frames = read_gif(output.read_bytes())
     assert panel(frames, 0).any() and not panel(frames, 1).any()
 
@@ -170,7 +170,7 @@ def test_the_video_ends_with_the_real_game(tmp_path, capsys):
     assert len(frames) == len(rewards) == 20
     checkpoint = write_checkpoint(tmp_path / "checkpoint", data=directory)
     output = tmp_path / "short.gif"
-    render([checkpoint], output, actions=["UP*100", "DOWN*100"])
+    render([checkpoint], [output], actions=["UP*100", "DOWN*100"])
     windows = sample(dataset, (12, 12, 1), WindowSpec(10, 1), 1, 0)
     start = windows.position(windows.numbers(0)[0])[1] + 9
     assert f"the real game ends after {70 - start} steps" in capsys.readouterr().err
@@ -209,12 +209,12 @@ def test_labels_stand_above_their_columns(checkpoint, other, tmp_path, monkeypat
 )
 def test_what_does_not_fit_is_refused(checkpoint, other, tmp_path, more, expected):
     with pytest.raises(InputError, match=expected):
-        render([checkpoint, other], tmp_path / "x.gif", **more)
+        render([checkpoint, other], [tmp_path / "x.gif"], **more)
     assert not (tmp_path / "x.gif").exists()
 
 
 def test_actions_of_different_lengths_are_refused(checkpoint, tmp_path):
     with pytest.raises(InputError, match=r"3 in UP\*3, 4 in DOWN\*4"):
-        render([checkpoint], tmp_path / "x.gif", actions=["UP*3", "DOWN*4"])
+        render([checkpoint], [tmp_path / "x.gif"], actions=["UP*3", "DOWN*4"])
     with pytest.raises(InputError, match="different names"):
-        render([checkpoint], tmp_path / "x.gif", actions=["random", "random"])
+        render([checkpoint], [tmp_path / "x.gif"], actions=["random", "random"])

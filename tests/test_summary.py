@@ -20,7 +20,13 @@ def results(*mse, reward=None):
             horizon: {"mse": value, "mse_repeat_last": 40.0}
             for horizon, value in zip(("1", "3", "5"), mse, strict=True)
         },
-        "reward": {"average_precision": {"-1": None, "1": reward}},
+        "reward": {
+            "average_precision_within": {
+                "1": {"-1": None, "1": None},
+                "5": {"-1": None, "1": reward},
+                "10": {"-1": 0.25, "1": reward},
+            }
+        },
     }
 
 
@@ -62,7 +68,8 @@ def test_each_stage_is_compared_with_the_one_before(trained):
     assert "nothing: it kept the weights of paper_seq_1" in rows[1]
     assert rows[2].endswith("-25% error at 5 steps")
     assert rows[3].endswith("+50% error at 5 steps; it learned reward and end")
-    assert "reward's sign over all steps: +1: 0.50" in text
+    told = "+1 within 5 steps: 0.50, -1 within 10 steps: 0.25, +1 within 10 steps: 0.50"
+    assert text.endswith(f"average precision of the reward's sign: {told}")
 
 
 def test_the_commands_to_go_on_name_the_last_checkpoint(trained, monkeypatch):

@@ -38,7 +38,7 @@ class Future:
 
 def render(
     directories: Sequence[Path],
-    output: str | Path,
+    outputs: Sequence[str | Path],
     *,
     horizon: int | None = None,
     actions: Sequence[str] = (REPLAY,),
@@ -51,7 +51,7 @@ def render(
 
     Args:
         directories: of the stages.
-        output: the video's name, ending in .mp4 or .gif.
+        outputs: names of the same video, ending in .mp4 or .gif.
         horizon: predicted frames; None: as many as a list of actions has, or `HORIZON`.
         actions: each is "replay", "random" or a list, see `actions_of`. Several stand side by side.
         labels: names of the predictions' columns, one for each; none: they are named here.
@@ -62,7 +62,7 @@ def render(
     Raises:
         InputError: what was given cannot be used.
     """
-    output = video.check_output(output)
+    outputs = [video.check_output(output) for output in outputs]
     checkpoints = [Checkpoint(directory) for directory in directories]
     check_alike(checkpoints)
     config = checkpoints[0].config
@@ -74,9 +74,9 @@ def render(
     predictions = [_predict(one, frames, before, futures) for one in checkpoints]
     panels, scale = _panels(titles, futures, [frames for frames, _ in predictions])
     captions = _captions(config.action_meanings, futures, [rewards for _, rewards in predictions])
-    shown = len(captions)
-    video.write_video(output, video.side_by_side(panels, captions, scale), fps)
-    say(f"{output}: {shown} frames, {config.game}, {config.stage}")
+    for output in outputs:
+        video.write_video(output, video.side_by_side(panels, captions, scale), fps)
+        say(f"{output}: {len(captions)} frames, {config.game}, {config.stage}")
 
 
 def _lists(actions):
@@ -240,7 +240,8 @@ def _captions(meanings, futures, predicted):
         names = " | ".join(meanings[future.actions[t]] for future in futures)
         rewards = []
         for i, future in enumerate(futures):
-            earned = "" if future.rewards is None else f"{future.rewards[t]:+.0f}, "
+            # Its sign, which is what is predicted.
+            earned = "" if future.rewards is None else f"{np.sign(future.rewards[t]):+.0f}, "
             expected = ("-" if row is None else f"{row[i, t]:+.2f}" for row in predicted)
             rewards.append(f"{earned}predicted {', '.join(expected)}")
         captions.append(f"step {t + 1}{above}  {names}\nreward {' | '.join(rewards)}")

@@ -64,13 +64,20 @@ def summary(stages: Sequence[Checkpoint]) -> str:
         ratios = (_ratio(checkpoint, horizon) for horizon in horizons)
         cells = "".join(f"{'-' if ratio is None else f'{ratio:.3f}':>8}" for ratio in ratios)
         lines.append(f"{checkpoint.config.stage:22}{cells}   {_change(before, checkpoint)}")
-    reward = stages[-1].config.results["reward"]["average_precision"]
-    if stages[-1].predicts_rewards and any(value is not None for value in reward.values()):
-        told = ", ".join(
-            f"{int(sign):+d}: {value:.2f}" for sign, value in reward.items() if value is not None
-        )
-        lines += ["", f"average precision of the reward's sign over all steps: {told}"]
+    if stages[-1].predicts_rewards:
+        lines += _of_rewards(stages[-1].config.results["reward"]["average_precision_within"])
     return "\n".join(lines)
+
+
+def _of_rewards(within):
+    """How well rewards are predicted up to each horizon, as lines; none where none is earned."""
+    told = [
+        f"{int(sign):+d} within {horizon} steps: {value:.2f}"
+        for horizon, signs in within.items()
+        for sign, value in signs.items()
+        if value is not None
+    ]
+    return ["", f"average precision of the reward's sign: {', '.join(told)}"] if told else []
 
 
 def _ratio(checkpoint, horizon):

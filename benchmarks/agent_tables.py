@@ -1,0 +1,44 @@
+"""The table of agents that have only played the compressed game, from docs/results/agent_*.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks import pages
+from benchmarks.pages import TITLES, markdown, read, source
+
+# What SimPLe's agents earned, which learned in a model but gathered its data themselves, 100,000
+# steps: Kaiser et al. 2020, arXiv 1903.00374, table 3.
+SIMPLE = {"freeway": 16.7, "pong": 12.8, "breakout": 16.4, "ms_pacman": 1480.0}
+
+
+def agents() -> str:
+    """A row for each game: what the agent earns in the real one, beside random play and SimPLe."""
+    heads = ["", "imagined steps", "minutes", "agent", "spread", "random", "held at random"]
+    heads += ["SimPLe"]
+    rows, files = [], []
+    for game in TITLES:
+        name = f"agent_{game}"
+        if not (pages.RESULTS / f"{name}.json").exists():
+            continue
+        files.append(name)
+        result = read(name)
+        players = result["players"]
+        agent = players["agent"]
+        low, high = agent["interval"]
+        rows.append(
+            [
+                TITLES[game],
+                f"{result['steps'] / 1e6:.1f} million",
+                f"{result['steps'] / result['steps_per_second'] / 60:.0f}",
+                f"{agent['mean']:,.1f} [{low:,.1f}, {high:,.1f}]",
+                f"{agent['spread']:,.1f}",
+                *(f"{players[name]['mean']:,.1f}" for name in ("random", "persistent")),
+                f"{SIMPLE[game]:,.1f}" if game in SIMPLE else "-",
+            ]
+        )
+    note = "Brackets: 95 % intervals of the mean over whole games. One training each."
+    return markdown(heads, rows) + source(*files, note=note)
+
+
+TABLES: dict[str, Callable[..., str]] = {"agents": agents}
