@@ -1,6 +1,6 @@
 """Trains an agent that only ever plays the compressed game: PPO in a frozen LSTM's imagination.
 
-The model is the world: 256 games at once begin at moments of recorded play and go on for 32 steps
+The model is the world: 256 games at once begin at moments of recorded play and go on for 64 steps
 as the compression variant imagines them. No frame is drawn. The agent sees the LSTM's output, and
 earns what the model predicts. evaluate_agent.py then plays the real game with it.
 
@@ -8,7 +8,13 @@ Stop it in any way, and the same command goes on.
 """
 
 from systems.arguments import TRAINED, Parser, add_dataset, add_seed
-from systems.errors import exit_on_input_error, positive_number, user_path, whole_number
+from systems.errors import (
+    exit_on_input_error,
+    positive_number,
+    probability,
+    user_path,
+    whole_number,
+)
 from utils.checkpoint_flags import add_checkpoint_arguments, checkpoint_directories
 from utils.start import import_keras, prepare
 
@@ -25,7 +31,7 @@ def main() -> None:
         from utils.acting.agent_training import AgentFlags, train
         from utils.acting.ppo import PPOConfig
 
-        names = ("steps", "num_envs", "horizon", "learning_rate", "seed", "num_starts")
+        names = ("steps", "num_envs", "horizon", "discount", "learning_rate", "seed", "num_starts")
         training = PPOConfig(**{name: getattr(args, name) for name in names})
         train(AgentFlags(checkpoint, training, args.agent, args.dataset, args.overwrite))
 
@@ -50,7 +56,13 @@ def parser() -> Parser:
     add = parser.add_argument_group("how").add_argument
     add("--steps", type=whole_number(1), default=2_000_000, help="imagined steps in all")
     add("--num_envs", type=whole_number(1), default=256, help="games imagined at once")
-    add("--horizon", type=whole_number(1), default=32, help="steps of each")
+    add("--horizon", type=whole_number(1), default=64, help="steps of each")
+    add(
+        "--discount",
+        type=probability,
+        default=0.97,
+        help="what a reward is multiplied by for each step that it is later",
+    )
     add("--learning_rate", type=positive_number, default=3e-4, help="at its peak")
     add_seed(add, "of all random choices")
     add = parser.add_argument_group("what is written").add_argument
