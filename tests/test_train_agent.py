@@ -151,7 +151,7 @@ def test_it_is_trained_and_plays_the_real_game(checkpoint, tmp_path, capsys):
     run(evaluate_agent, f"--agent={directory}", *flags)
     results = json.loads(score.read_text())
     assert results["steps"] == 96 and results["game"] == "freeway"
-    for player in ("agent", "random", "persistent"):
+    for player in ("agent", "random", "persistent", "constant"):
         assert len(results["players"][player]["scores"]) == 2
     assert "freeway, agent: 0.0 points on average" in capsys.readouterr().out
     # The first step only waits, so that there is something to decide from.
@@ -180,6 +180,12 @@ def test_players_play_until_their_games_are_over(checkpoint):
     returns = agent_score.players_returns(config, "persistent", 2, max_steps=3000)
     assert len(returns) == 2 and sum(returns) > 0
     assert returns == agent_score.players_returns(config, "persistent", 2, max_steps=3000)
+
+
+def test_the_best_of_constant_actions_goes_up(checkpoint):
+    config = Checkpoint(checkpoint).config
+    (earned,) = agent_score.best_constant(config, 1, max_steps=200)
+    assert earned >= 1  # as UP does, where NOOP and DOWN earn nothing
 
 
 def test_scores_are_summed_up():

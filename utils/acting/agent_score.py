@@ -81,6 +81,7 @@ def score(
     }
     for player in PLAYERS:
         returns[player] = players_returns(config, player, num_episodes, max_steps)
+    returns["constant"] = best_constant(config, num_episodes, max_steps)
     for player, points in returns.items():
         results["players"][player] = told = summary(points)
         low, high = told["interval"]
@@ -161,12 +162,27 @@ def players_returns(
     config: CheckpointConfig, player: str, num_episodes: int, max_steps: int
 ) -> list[float]:
     """What one of `PLAYERS` earns in the same games."""
-    games, earned = begun(config, num_episodes), np.zeros(num_episodes)
+    games = begun(config, num_episodes)
     policies = [
         PLAYERS[player](game, generator("planning", 0, number)) for number, game in enumerate(games)
     ]
+    return _play(games, lambda: np.array([policy.action() for policy in policies]), max_steps)
+
+
+def best_constant(config: CheckpointConfig, num_episodes: int, max_steps: int) -> list[float]:
+    """What the action earns in the same games that earns most of those held all the time."""
+    returns = [
+        _play(begun(config, num_episodes), lambda a=action: np.full(num_episodes, a), max_steps)
+        for action in range(len(config.action_meanings))
+    ]
+    return max(returns, key=sum)
+
+
+def _play(games, choose, max_steps):
+    """Plays until all games are over; returns the points of each."""
+    earned = np.zeros(len(games))
     for _ in range(max_steps):
-        earned += step(games, np.array([policy.action() for policy in policies]))
+        earned += step(games, choose())
         if not alive(games).any():
             break
     return earned.tolist()
