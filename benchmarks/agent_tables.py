@@ -15,7 +15,7 @@ SIMPLE = {"freeway": 16.7, "pong": 12.8, "breakout": 16.4, "ms_pacman": 1480.0}
 def agents() -> str:
     """A row for each game: what the agent earns in the real one, beside random play and SimPLe."""
     heads = ["", "imagined steps", "minutes", "agent", "spread", "random", "held at random"]
-    heads += ["SimPLe"]
+    heads += ["best constant action", "SimPLe"]
     rows, files = [], []
     for game in TITLES:
         name = f"agent_{game}"
@@ -33,7 +33,7 @@ def agents() -> str:
                 f"{result['steps'] / result['steps_per_second'] / 60:.0f}",
                 f"{agent['mean']:,.1f} [{low:,.1f}, {high:,.1f}]",
                 f"{agent['spread']:,.1f}",
-                *(f"{players[name]['mean']:,.1f}" for name in ("random", "persistent")),
+                *(f"{players[name]['mean']:,.1f}" for name in ("random", "persistent", "constant")),
                 f"{SIMPLE[game]:,.1f}" if game in SIMPLE else "-",
             ]
         )
