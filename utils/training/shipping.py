@@ -160,8 +160,9 @@ def _made(config: CheckpointConfig, plays, num_training_frames: int) -> dict:
     trained += f"--num_training_frames={num_training_frames} --max_steps={training.max_steps} "
     trained += f"--pretraining_steps={training.pretraining_steps}"
     where = stage_directory(TRAIN_DIR, config.game, config.model, config.stage)
+    shipped = f"python -m utils.training.ship {where} --num_frames={plays['training'].num_frames}"
     return {
-        "commands": [trained, f"python -m utils.training.ship {where}"],
+        "commands": [trained, shipped],
         "commit": full_commit(),
         "date": datetime.date.today().isoformat(),
         "cores": num_cores(),
