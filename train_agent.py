@@ -15,6 +15,7 @@ from systems.errors import (
     user_path,
     whole_number,
 )
+from utils.acting.ppo_config import PPOConfig
 from utils.checkpoint_flags import add_checkpoint_arguments, checkpoint_directories
 from utils.start import import_keras, prepare
 
@@ -29,7 +30,6 @@ def main() -> None:
         (checkpoint,) = checkpoint_directories(args)
         import_keras()
         from utils.acting.agent_training import AgentFlags, train
-        from utils.acting.ppo import PPOConfig
 
         names = ("steps", "num_envs", "horizon", "discount", "learning_rate", "seed", "num_starts")
         training = PPOConfig(**{name: getattr(args, name) for name in names})
@@ -52,18 +52,25 @@ def parser() -> Parser:
         group, "a compress_*_reward stage's directory", several=False, default_variant="compression"
     )
     add_dataset(add, "real play that games begin from (default: the checkpoint's training set)")
-    add("--num_starts", type=whole_number(1), default=4096, help="moments of it")
+    add("--num_starts", type=whole_number(1), default=PPOConfig.num_starts, help="moments of it")
     add = parser.add_argument_group("how").add_argument
-    add("--steps", type=whole_number(1), default=2_000_000, help="imagined steps in all")
-    add("--num_envs", type=whole_number(1), default=256, help="games imagined at once")
-    add("--horizon", type=whole_number(1), default=64, help="steps of each")
+    add("--steps", type=whole_number(1), default=PPOConfig.steps, help="imagined steps in all")
+    add(
+        "--num_envs",
+        type=whole_number(1),
+        default=PPOConfig.num_envs,
+        help="games imagined at once",
+    )
+    add("--horizon", type=whole_number(1), default=PPOConfig.horizon, help="steps of each")
     add(
         "--discount",
         type=probability,
-        default=0.97,
+        default=PPOConfig.discount,
         help="what a reward is multiplied by for each step that it is later",
     )
-    add("--learning_rate", type=positive_number, default=3e-4, help="at its peak")
+    add(
+        "--learning_rate", type=positive_number, default=PPOConfig.learning_rate, help="at its peak"
+    )
     add_seed(add, "of all random choices")
     add = parser.add_argument_group("what is written").add_argument
     add(

@@ -170,8 +170,13 @@ def add_checkpoint(
         several: whether it may be given several times, so that it is a list.
         required: whether it has to be given.
     """
+    _add_path(add, "--checkpoint", "DIR", what, several, required)
+
+
+def _add_path(add, name, metavar, what, several, required):
+    """Adds a flag that takes a path, once or several times."""
     kind = "append" if several else "store"
-    add("--checkpoint", required=required, action=kind, type=user_path, metavar="DIR", help=what)
+    add(name, required=required, action=kind, type=user_path, metavar=metavar, help=what)
 
 
 def add_dataset(add: Callable[..., Any], what: str, required: bool = False) -> None:
@@ -194,8 +199,7 @@ def add_video(
         several: whether it may be given several times, so that it is a list.
         required: whether it has to be given.
     """
-    kind = "append" if several else "store"
-    add("--video", required=required, action=kind, type=user_path, metavar="FILE", help=what)
+    _add_path(add, "--video", "FILE", what, several, required)
 
 
 def add_seed(add: Callable[..., Any], what: str, default: int = 0) -> None:

@@ -21,7 +21,8 @@ from systems.errors import InputError
 from systems.record import record
 from utils.acting import agent_files, agent_score
 from utils.acting.dream import Dream
-from utils.acting.ppo import PPO, PPOConfig, advantages, survival
+from utils.acting.ppo import PPO, advantages, survival
+from utils.acting.ppo_config import PPOConfig
 from utils.checkpoint import Checkpoint
 
 from . import tiny

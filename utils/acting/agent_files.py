@@ -20,7 +20,8 @@ from model.actor_critic import ActorCritic
 from model.presets import PRESETS
 from systems.errors import InputError, one_line
 from systems.files import write_json
-from utils.acting.ppo import PPO, PPOConfig
+from utils.acting.ppo import PPO
+from utils.acting.ppo_config import PPOConfig
 from utils.checkpoint import Checkpoint, digest, resume_from, write_weights
 from utils.config import from_json
 

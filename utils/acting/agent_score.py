@@ -22,12 +22,12 @@ from systems.policies import PersistentPolicy, RandomPolicy
 from systems.provenance import made
 from systems.seeds import generator
 from utils.acting.agent_files import TrainedAgent
+from utils.acting.bootstrap import interval_of, resampled
 from utils.config import CheckpointConfig
 from utils.watching import video
 
 FILMED_STEPS = 300
 PLAYERS = {"random": RandomPolicy, "persistent": PersistentPolicy}  # to compare with
-_BOOTSTRAPS = 10_000
 
 
 class Watcher(Protocol):
@@ -217,11 +217,9 @@ def wait(meanings: Sequence[str]) -> int:
 def summary(returns: Sequence[float]) -> dict:
     """Returns scores, mean, spread (standard deviation), interval of the mean (95 %), and steps."""
     values = np.array(returns, np.float64)
-    drawn = np.random.default_rng(0).integers(len(values), size=(_BOOTSTRAPS, len(values)))
-    low, high = np.quantile(values[drawn].mean(axis=1), (0.025, 0.975))
     return {
         "scores": values.tolist(),
         "mean": float(values.mean()),
         "spread": float(values.std()),
-        "interval": [float(low), float(high)],
+        "interval": interval_of(values[resampled(len(values))].mean(axis=1)),
     }

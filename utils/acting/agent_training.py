@@ -19,7 +19,8 @@ from systems.provenance import made
 from utils.acting import agent_files
 from utils.acting.agent_files import AgentConfig
 from utils.acting.dream import Dream
-from utils.acting.ppo import PPO, PPOConfig
+from utils.acting.ppo import PPO
+from utils.acting.ppo_config import PPOConfig
 from utils.checkpoint import Checkpoint, digest, training_in
 from utils.watching.tensorboard import Logs
 

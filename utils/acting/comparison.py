@@ -11,14 +11,13 @@ from systems.errors import InputError, check_writable, say
 from systems.files import num_cores, write_json
 from systems.planning import Planner, Play, play_in_processes, play_side_by_side
 from systems.provenance import made
+from utils.acting.bootstrap import QUANTILES, interval_of, resampled
 from utils.checkpoint import Checkpoint
 from utils.start import import_keras
 from utils.watching import video
 
 SIMULATORS = ("compressed", "emulator", "none")
 FILMED_STEPS = 300
-_BOOTSTRAPS = 10_000
-_QUANTILES = (0.025, 0.975)
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def _play(name, settings, checkpoint):
     returns, steps, begun, ended = zip(*episodes, strict=True)
     interval = None
     if len(returns) > 1:
-        interval = _interval(np.array(returns)[_resampled(len(returns))].mean(axis=1))
+        interval = interval_of(np.array(returns)[resampled(len(returns))].mean(axis=1))
     # The first decision of each episode is left out, because it compiles or starts a process.
     decisions, seconds = sum(steps) - len(steps), max(ended) - min(begun)
     result = {
@@ -194,11 +193,11 @@ def share_kept(compressed: list, emulator: list, none: list) -> dict | None:
     means = [part.mean() for part in returns]
     if means[1] <= means[2]:
         return None
-    c, e, n = (part[_resampled(len(part), i)].mean(axis=1) for i, part in enumerate(returns))
+    c, e, n = (part[resampled(len(part), i)].mean(axis=1) for i, part in enumerate(returns))
     gained = e > n
     interval = None
-    if gained.mean() >= _QUANTILES[1] and min(map(len, returns)) > 1:
-        interval = _interval(share(c[gained], e[gained], n[gained]))
+    if gained.mean() >= QUANTILES[1] and min(map(len, returns)) > 1:
+        interval = interval_of(share(c[gained], e[gained], n[gained]))
     return {"share": float(share(*means)), "interval": interval}
 
 
@@ -215,13 +214,3 @@ def _share_text(kept):
 
 def _interval_text(interval):
     return "[{:.2f}, {:.2f}]".format(*interval) if interval else "(one episode)"
-
-
-def _resampled(count, seed=0):
-    """Episodes drawn with replacement, int (bootstraps, count)."""
-    return np.random.default_rng(seed).integers(count, size=(_BOOTSTRAPS, count))
-
-
-def _interval(values):
-    low, high = np.quantile(values, _QUANTILES)
-    return [float(low), float(high)]

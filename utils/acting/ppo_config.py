@@ -1,0 +1,34 @@
+"""How an agent is trained. Nothing here imports Keras, because command lines read the defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """How an agent is trained."""
+
+    steps: int = 2_000_000  # imagined steps in all
+    num_envs: int = 256  # games that are imagined at once
+    horizon: int = 64  # steps of each
+    seed: int = 0
+    learning_rate: float = 3e-4
+    # So small that what follows the horizon hardly counts. With 0.99 an agent gave points away for
+    # rewards that it hoped for in states unlike any real one.
+    discount: float = 0.97
+    trace: float = 0.95  # lambda of the advantages
+    entropy_weight: float = 0.01
+    passes: int = 2  # over the steps of an update
+    batch_size: int = 2048
+    num_starts: int = 4096  # real moments that games start from
+
+    @property
+    def num_updates(self) -> int:
+        """How many updates there are, at least one."""
+        return max(1, self.steps // self.steps_per_update)
+
+    @property
+    def steps_per_update(self) -> int:
+        """Imagined steps of an update."""
+        return self.num_envs * self.horizon
