@@ -341,17 +341,33 @@ def _principal_components(x, count, on_progress=_ignored) -> Components:
     x -= mean
     basis = np.random.default_rng(0).normal(size=(x.shape[1], count)).astype(np.float32)
     for i in range(1, 4):
-        basis, _ = np.linalg.qr(x.T @ (x @ basis))
+        basis = _orthonormal(x.T @ _orthonormal(x @ basis))
         on_progress(FEATURES_SHARE + (1 - FEATURES_SHARE) * i / 4)
-    _, values, rows = np.linalg.svd(x @ basis, full_matrices=False)
-    directions = np.zeros((x.shape[1], count), np.float32)
-    directions[:, : len(rows)] = basis @ rows.T
-    deviations = np.zeros(count, np.float32)
-    deviations[: len(values)] = values / math.sqrt(len(x))
+    variances, rotation = _eigen(x @ basis)
+    directions = basis @ rotation.astype(np.float32)
+    deviations = np.sqrt(variances / len(x)).astype(np.float32)
     # A lower bound, because a component that hardly varies here may vary in other play. It would
     # then dominate the encoding.
     deviations = np.maximum(deviations, max(0.01 * deviations[0], 1e-6))
     return Components(mean, directions, deviations)
+
+
+def _orthonormal(columns):
+    """An orthonormal basis of what the columns span, as wide; directions that are missing are 0.
+
+    It is found by the columns' products, in a third of the time of a QR decomposition.
+    """
+    variances, rotation = _eigen(columns)
+    there = variances > 1e-12 * variances[0]
+    scale = np.where(there, 1 / np.sqrt(np.where(there, variances, 1)), 0)
+    return (columns @ (rotation * scale)).astype(np.float32)
+
+
+def _eigen(columns):
+    """Eigenvalues, largest first, and eigenvectors of the columns' products, float64."""
+    columns = columns.astype(np.float64)  # their products have the square of their condition
+    values, vectors = np.linalg.eigh(columns.T @ columns)
+    return np.maximum(values[::-1], 0), vectors[:, ::-1]
 
 
 def _values(*variables: keras.Variable) -> list[np.ndarray]:
