@@ -7,7 +7,7 @@ import dataclasses
 import keras
 
 from systems.errors import say
-from utils.checkpoint import Checkpoint
+from utils.checkpoint import Checkpoint, digest
 from utils.training.command_line import StageConfig
 from utils.training.expected_time import expected_seconds, in_words, is_slow_here
 from utils.training.run import Run
@@ -50,9 +50,7 @@ def _device():
 def end(config: StageConfig, run: Run) -> None:
     """Measures the best weights on the test set, marks the stage as finished and says so."""
     settings, state = run.settings, run.state
-    roll_out, palette = run.load_best(), run.data["test"].palette()
-    windows = run.windows.measured("test")
-    results, _ = evaluation.evaluate(roll_out, windows, settings.warmup, HORIZONS, palette)
+    results = _results_before(run) or _measure(run)
     finished = dataclasses.replace(settings, results=results, steps=state.step, finished=True)
     finished.write(run.directory)
     run.resume.clear()
@@ -63,6 +61,31 @@ def end(config: StageConfig, run: Run) -> None:
         began = settings.restored_from or "pretraining"
         say(f"note: no epoch improved the validation loss, so the weights of {began} are kept")
     _print_results(config, results)
+
+
+def _measure(run):
+    roll_out, palette = run.load_best(), run.data["test"].palette()
+    windows = run.windows.measured("test")
+    results, _ = evaluation.evaluate(roll_out, windows, run.settings.warmup, HORIZONS, palette)
+    return results
+
+
+def _results_before(run):
+    """What the stage before measured, of the weights and windows of this one; None otherwise."""
+    settings = run.settings
+    if run.state.best_step or not settings.restored_from:
+        return None
+    directory = settings.restored_from
+    if digest(directory) != settings.restored_weights:
+        return None
+    before = Checkpoint(directory).config
+    alike = (
+        before.data == settings.data
+        and before.versions == settings.versions
+        and before.training.batch_size == settings.training.batch_size
+        and before.training.precision == settings.training.precision
+    )
+    return before.results if alike else None
 
 
 def already_finished(config: StageConfig, checkpoint: Checkpoint) -> None:

@@ -63,7 +63,9 @@ class Watch:
             model: what is trained.
         """
         self._logs.scalars(done, {"pretraining_loss": loss})
-        if done // PRETRAINING_STEPS_PER_LOOK > before // PRETRAINING_STEPS_PER_LOOK:
+        # The stage's first epoch, which soon follows the last step, has a look of its own.
+        goes_on = done < self._settings.training.pretraining_steps
+        if goes_on and done // PRETRAINING_STEPS_PER_LOOK > before // PRETRAINING_STEPS_PER_LOOK:
             roll_out = self._roll_out_of(model)
             results, _ = self._evaluate(roll_out)
             self._logs.scalars(done, _scalars(results, "pretraining/"))
