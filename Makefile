@@ -59,10 +59,10 @@ play: .venv/installed
 
 # Less data and fewer steps than by default, because Freeway needs no more to be seen to work.
 demo: .venv/installed
-	$(BIN)/python paper_seq_1_train.py $(DEMO_FLAGS) --pretraining_steps=1000 --max_steps=5
-	$(BIN)/python paper_seq_3_train.py $(DEMO_FLAGS) --max_steps=5
-	$(BIN)/python paper_seq_5_train.py $(DEMO_FLAGS) --max_steps=5
-	$(BIN)/python paper_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=5
+	$(BIN)/python paper_seq_1_train.py $(DEMO_FLAGS) --pretraining_steps=1100 --max_steps=3
+	$(BIN)/python paper_seq_3_train.py $(DEMO_FLAGS) --max_steps=3
+	$(BIN)/python paper_seq_5_train.py $(DEMO_FLAGS) --max_steps=3
+	$(BIN)/python paper_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=3
 	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward \
 		--video demo/$(GAME).mp4 --video demo/$(GAME).gif
 	@$(BIN)/python -m utils.watching.summary $(DEMO)

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from utils.watching.recall import Memory
 
 # Limits of what is decoded at once, because the decoder's layers take the most memory.
-_WINDOWS_AT_ONCE = 16
-_PIXELS_AT_ONCE = 16 * 30 * 84 * 84
+_WINDOWS_AT_ONCE = 64
+_PIXELS_AT_ONCE = 64 * 30 * 84 * 84
 # Longer roll-outs are made in pieces, so that many windows fit beside each other. An LSTM of 64
 # million weights takes hardly longer for 16 windows than for 4.
 _STEPS_AT_ONCE = 30
