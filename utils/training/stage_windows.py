@@ -77,10 +77,10 @@ class StageWindows:
 
     @property
     def _num_measured(self):
-        """Windows that errors are measured on: large batches need no more of them."""
-        batch_size = self._settings.training.batch_size
-        usual = BATCH_SIZES.get(self._settings.model, batch_size)
-        return max(8 * min(batch_size, usual), self._devices.num_devices)
+        """Windows that errors are measured on, whatever the batches of training are."""
+        settings = self._settings
+        usual = BATCH_SIZES.get(settings.model, settings.training.batch_size)
+        return max(8 * usual, self._devices.num_devices)
 
     def _sample(self, role, spec, count):
         return sample(self._data[role], self._shape, spec, count).batch(0)
