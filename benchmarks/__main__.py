@@ -7,9 +7,10 @@ by frame in float32. "Limit" is the share of what the machine's matrix products,
 allow the network as it is written. Imagination by one matrix an action needs fewer operations and
 may pass that limit.
 
---only=quality measures something else: how well this model and peers predict after equal minutes of
-training on the same frames. It takes four times --minutes a game, and more, and is not among what
-is measured without --only. See benchmarks/quality.py.
+Two things take long and are measured by --only alone. --only=quality says how well this model and
+peers predict after equal minutes of training on the same frames: see benchmarks/quality.py. It
+takes four times --minutes a game, and more. --only=clock trains the four stages of a variant as
+`make train` does, and says where the time goes.
 
 With KERAS_BACKEND=jax on a machine with an NVIDIA GPU, both sides compute there, with larger
 batches and without "2016". TensorFlow need not be installed for that.
@@ -31,7 +32,7 @@ from systems.errors import (
 from utils.start import import_keras, prepare
 
 SECTIONS = ("train", "imagine", "data", "record")
-QUALITY = "quality"
+QUALITY, CLOCK = "quality", "clock"
 
 
 def main() -> None:
@@ -41,13 +42,16 @@ def main() -> None:
     with exit_on_input_error():
         if args.json:
             check_writable(args.json)
+        for name, (owners, *_) in _LONG.items():
+            if name in args and args.only not in owners:
+                expected = " or ".join(f"--only={owner}" for owner in owners)
+                raise InputError(f"expected {expected} beside --{name}, received it without")
         if args.only == QUALITY:
             measure_quality(args)
             return
-        if misplaced := sorted(set(_QUALITY_DEFAULTS) & set(vars(args))):
-            raise InputError(
-                f"expected --only={QUALITY} beside --{misplaced[0]}, received it without"
-            )
+        if args.only == CLOCK:
+            measure_clock(args)
+            return
         sections = [args.only] if args.only else SECTIONS
         measure_and_print(sections, args.rounds, args.num_frames, args.json)
 
@@ -62,28 +66,50 @@ def parser() -> Parser:
             command,
             f"{command} --only imagine --rounds 1 --json results.json",
             f"{command} --only quality --json docs/results/peers_quality.json",
+            f"{command} --only clock --variant paper --json docs/results/clock_paper.json",
         ],
     )
     add = parser.add_argument
-    add("--only", choices=[*SECTIONS, QUALITY], help="this section alone")
+    add("--only", choices=[*SECTIONS, QUALITY, CLOCK], help="this section alone")
     add("--rounds", type=whole_number(1), default=3, help="turns of ours and the peer")
     add("--num_frames", type=whole_number(1000), default=10_000, help="steps of the data set")
     add_json(add, "also write the table to this file")
-    add = parser.add_argument_group("of --only=quality").add_argument
-    for name, (kind, default, what) in _QUALITY_DEFAULTS.items():
-        shown = "both Pong and Ms. Pac-Man" if default is None else default
-        what = f"{what} (default: {shown})"
-        add(f"--{name}", type=kind, default=argparse.SUPPRESS, help=what)
+    add = parser.add_argument_group(f"of --only={QUALITY} and --only={CLOCK}").add_argument
+    for name, (owners, what, options) in _LONG.items():
+        what += f" ({owners[0]} alone)" if len(owners) == 1 else ""
+        add(f"--{name}", default=argparse.SUPPRESS, help=what, **options)
     return parser
 
 
-# Type, default and meaning of each flag that --only=quality alone has.
-_QUALITY_DEFAULTS = {
-    "minutes": (positive_number, 20.0, "how long each model is trained in each game"),
-    "atari_game": (None, None, "this game alone"),
-    "num_training_frames": (whole_number(1), 30_000, "steps that all models are trained on"),
-    "data_path": (user_path, Path("data"), "directory of all data sets"),
+# Which sections have each flag, what it means, and what it may be.
+_LONG = {
+    "minutes": (
+        (QUALITY,),
+        "how long each model is trained in each game (default: 20)",
+        {"type": positive_number},
+    ),
+    "variant": (
+        (CLOCK,),
+        "whose stages are trained (default: compression)",
+        {"choices": ["paper", "compression"]},
+    ),
+    "atari_game": (
+        (QUALITY, CLOCK),
+        "this game alone (default: Pong; of quality, Ms. Pac-Man too)",
+        {},
+    ),
+    "num_training_frames": (
+        (QUALITY, CLOCK),
+        "steps of the training set (default: 30000)",
+        {"type": whole_number(1)},
+    ),
+    "data_path": (
+        (QUALITY, CLOCK),
+        "directory of all data sets (default: data; of clock, recorded anew and thrown away)",
+        {"type": user_path},
+    ),
 }
+NUM_TRAINING_FRAMES = 30_000
 
 
 def measure_quality(args: argparse.Namespace) -> None:
@@ -91,11 +117,27 @@ def measure_quality(args: argparse.Namespace) -> None:
     from benchmarks.quality import GAMES, Settings, measure
     from systems.atari import game_name
 
-    given = {name: default for name, (_, default, _) in _QUALITY_DEFAULTS.items()}
+    given = {
+        "minutes": 20.0,
+        "num_training_frames": NUM_TRAINING_FRAMES,
+        "data_path": Path("data"),
+    }
     given |= {name: value for name, value in vars(args).items() if name in given}
-    game = given.pop("atari_game")
-    games = GAMES if game is None else [game_name(game)]
+    games = [game_name(args.atari_game)] if "atari_game" in args else GAMES
     measure(games, lambda game: Settings(game, **given), args.json)
+
+
+def measure_clock(args: argparse.Namespace) -> None:
+    """Measures where the time of a curriculum goes, by the command line's flags."""
+    from benchmarks.clock import measure
+    from benchmarks.quality import MODEL, POLICY
+    from systems.atari import game_name
+
+    given = {"variant": "compression", "num_training_frames": NUM_TRAINING_FRAMES}
+    given["data_path"] = None
+    given |= {name: value for name, value in vars(args).items() if name in given}
+    game = game_name(getattr(args, "atari_game", "pong"))
+    measure(game, model=MODEL, policy=POLICY, output=args.json, **given)
 
 
 def measure_and_print(
