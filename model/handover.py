@@ -339,13 +339,16 @@ def _principal_components(x, count, on_progress=_ignored) -> Components:
     """
     mean = x.mean(axis=0)
     x -= mean
-    basis = np.random.default_rng(0).normal(size=(x.shape[1], count)).astype(np.float32)
+    there = min(count, *x.shape)
+    basis = np.random.default_rng(0).normal(size=(x.shape[1], there)).astype(np.float32)
     for i in range(1, 4):
         basis = _orthonormal(x.T @ _orthonormal(x @ basis))
         on_progress(FEATURES_SHARE + (1 - FEATURES_SHARE) * i / 4)
     variances, rotation = _eigen(x @ basis)
-    directions = basis @ rotation.astype(np.float32)
-    deviations = np.sqrt(variances / len(x)).astype(np.float32)
+    directions = np.zeros((x.shape[1], count), np.float32)
+    directions[:, :there] = basis @ rotation
+    deviations = np.zeros(count, np.float32)
+    deviations[:there] = np.sqrt(variances / len(x))
     # A lower bound, because a component that hardly varies here may vary in other play. It would
     # then dominate the encoding.
     deviations = np.maximum(deviations, max(0.01 * deviations[0], 1e-6))
