@@ -9,9 +9,10 @@ BIN = .venv/bin
 GAME = freeway
 VARIANT = compression
 MODEL = lstm_84x84x1
+PRECISION = auto
 DEMO = demo/checkpoints/$(GAME)/$(MODEL)
 DEMO_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=$(call PLAYER,$(GAME)) \
-	--num_training_frames=10000 --data_path=demo/data --train_dir=demo/checkpoints
+	--num_training_frames=10000 --data_path=demo/data --train_dir=demo/checkpoints --precision=$(PRECISION)
 
 # Who plays while a game is recorded: moving on is enough in Freeway, and the others take skill. Half
 # of their play has none, so that a model also learns what bad play leads to.
