@@ -60,10 +60,10 @@ play: .venv/installed
 
 # Less data and fewer steps than by default, because Freeway needs no more to be seen to work.
 demo: .venv/installed
-	$(BIN)/python paper_seq_1_train.py $(DEMO_FLAGS) --pretraining_steps=1100 --max_steps=3
-	$(BIN)/python paper_seq_3_train.py $(DEMO_FLAGS) --max_steps=3
-	$(BIN)/python paper_seq_5_train.py $(DEMO_FLAGS) --max_steps=3
-	$(BIN)/python paper_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=3
+	$(BIN)/python paper_seq_1_train.py $(DEMO_FLAGS) --pretraining_steps=750 --max_steps=1
+	$(BIN)/python paper_seq_3_train.py $(DEMO_FLAGS) --pretraining_steps=100 --max_steps=1
+	$(BIN)/python paper_seq_5_train.py $(DEMO_FLAGS) --pretraining_steps=200 --max_steps=1
+	$(BIN)/python paper_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=1
 	$(BIN)/python generate_video.py --checkpoint $(DEMO)/paper_seq_5_reward \
 		--video demo/$(GAME).mp4 --video demo/$(GAME).gif
 	@$(BIN)/python -m utils.watching.summary $(DEMO)
@@ -122,14 +122,21 @@ $(RESULTS): results-%: .venv/installed
 SHIP_breakout = --num_frames=20000
 
 # The weights that are shipped: some 40 minutes a game. `make pretrained-freeway` makes one game's.
-# What pretraining has trained is shipped, so the stage itself takes one step.
+# What pretraining has trained is shipped, so the stages themselves take one step.
+SHIP_STEPS_paper = 3000 300 700
+SHIP_STEPS_compress = 2400 800 800
 pretrained: $(SHIPPED)
 
 $(SHIPPED): pretrained-%: .venv/installed
 	set -e; for variant in paper compress; do \
-		$(BIN)/python $${variant}_seq_1_train.py --atari_game=$* --model=$(MODEL) --policy=$(call PLAYER,$*) \
-			--num_training_frames=20000 --pretraining_steps=4000 --max_steps=1 --data_path=results/data --train_dir=results/pretrained; \
-		$(BIN)/python -m utils.training.ship results/pretrained/$*/$(MODEL)/$${variant}_seq_1 $(SHIP_$*); \
+		if [ $$variant = paper ]; then set -- $(SHIP_STEPS_paper); else set -- $(SHIP_STEPS_compress); fi; \
+		for stage in seq_1 seq_3 seq_5; do \
+			$(BIN)/python $${variant}_$${stage}_train.py --atari_game=$* --model=$(MODEL) --policy=$(call PLAYER,$*) \
+				--num_training_frames=20000 --pretraining_steps=$$1 --max_steps=1 \
+				--data_path=results/data --train_dir=results/pretrained; \
+			shift; \
+		done; \
+		$(BIN)/python -m utils.training.ship results/pretrained/$*/$(MODEL)/$${variant}_seq_5 $(SHIP_$*); \
 	done
 
 # Two games that are not Atari's, shown in docs/environments.md, some ten minutes each.

@@ -1,4 +1,4 @@
-"""Compression model, stage 1 of 4: pretraining, then 10 predictions one step ahead."""
+"""Compression model, stage 1 of 4: learns 2 and then 5 steps of linear dynamics."""
 
 from utils.training.stage import Stage, main
 
@@ -10,8 +10,8 @@ STAGE = Stage(
     decoded=10,
     restore=None,
     learning_rate=2e-5,
-    max_steps=50,
-    pretraining_steps=18000,
+    max_steps=20,
+    pretraining_steps=10800,
 )
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Compression model, stage 2 of 4: feeds 10 outputs back and decodes 3, from compress_seq_1."""
+"""Compression model, stage 2 of 4: learns 20 steps of the dynamics, from compress_seq_1.
+
+Then it feeds 10 outputs of the LSTM back and decodes 3.
+"""
 
 from utils.training.stage import Stage, main
 
@@ -10,7 +13,8 @@ STAGE = Stage(
     decoded=3,
     restore="compress_seq_1",
     learning_rate=6e-5,
-    max_steps=50,
+    max_steps=20,
+    pretraining_steps=3600,
 )
 
 if __name__ == "__main__":

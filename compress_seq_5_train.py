@@ -1,4 +1,7 @@
-"""Compression model, stage 3 of 4: feeds 20 outputs back and decodes 5, from compress_seq_3."""
+"""Compression model, stage 3 of 4: learns 40 steps of the dynamics, from compress_seq_3.
+
+Then it feeds 20 outputs of the LSTM back and decodes 5.
+"""
 
 from utils.training.stage import Stage, main
 
@@ -10,7 +13,8 @@ STAGE = Stage(
     decoded=5,
     restore="compress_seq_3",
     learning_rate=6e-5,
-    max_steps=100,
+    max_steps=50,
+    pretraining_steps=3600,
 )
 
 if __name__ == "__main__":

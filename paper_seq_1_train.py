@@ -1,4 +1,4 @@
-"""Paper model, stage 1 of 4: pretraining, then 10 predictions one step ahead."""
+"""Paper model, stage 1 of 4: learns the next frame."""
 
 from utils.training.stage import Stage, main
 
@@ -10,8 +10,8 @@ STAGE = Stage(
     decoded=10,
     restore=None,
     learning_rate=5e-6,
-    max_steps=100,
-    pretraining_steps=15000,
+    max_steps=20,
+    pretraining_steps=11250,
 )
 
 if __name__ == "__main__":

@@ -1,8 +1,4 @@
-"""Paper model, stage 2 of 4: feeds 3 predicted frames back, from paper_seq_1.
-
-Pretraining feeds 5 frames back already. So this stage only checks that: it keeps what it began with
-unless the validation loss falls.
-"""
+"""Paper model, stage 2 of 4: feeds 3 predicted frames back, from paper_seq_1."""
 
 from utils.training.stage import Stage, main
 
@@ -14,7 +10,8 @@ STAGE = Stage(
     decoded=3,
     restore="paper_seq_1",
     learning_rate=5e-6,
-    max_steps=50,
+    max_steps=20,
+    pretraining_steps=1250,
 )
 
 if __name__ == "__main__":

@@ -1,8 +1,4 @@
-"""Paper model, stage 3 of 4: feeds 5 predicted frames back, from paper_seq_3.
-
-Pretraining feeds 5 frames back already. So this stage only checks that: it keeps what it began with
-unless the validation loss falls.
-"""
+"""Paper model, stage 3 of 4: feeds 5 predicted frames back, from paper_seq_3."""
 
 from utils.training.stage import Stage, main
 
@@ -14,7 +10,8 @@ STAGE = Stage(
     decoded=5,
     restore="paper_seq_3",
     learning_rate=5e-6,
-    max_steps=300,
+    max_steps=50,
+    pretraining_steps=2500,
 )
 
 if __name__ == "__main__":

@@ -318,11 +318,7 @@ def _run(settings, lengths, train_dir):
                 *settings.flags(train_dir),
                 *length.flags,
                 f"--max_steps={length.max_steps}",
-                *(
-                    [f"--pretraining_steps={length.pretraining_steps}"]
-                    if length.stage == lengths[0].stage
-                    else []
-                ),
+                f"--pretraining_steps={length.pretraining_steps}",
             ],
         )
         for length in lengths

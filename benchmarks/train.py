@@ -57,6 +57,7 @@ def ours(model: str, variant: str, batch_size: int, data: str, steps: int) -> di
             # Nothing compiles any more in the second epoch.
             "steps_per_epoch": (steps + UNCOUNTED + 1) // 2,
             "encoder_rate": 1,  # all is trained, as it is by the peers
+            "pretraining_steps": 0,
         }
         flags |= {f"{role}_data": data for role in ROLES}
         with step_ends() as ends:

@@ -152,16 +152,15 @@ def test_processes_and_devices_learn_what_one_does_and_go_on_after_one_is_killed
 
 def test_processes_pretrain_together(flags, tmp_path):
     flags += [f"--train_dir={tmp_path}", "--pretraining_steps=3", "--max_steps=4"]
-    # The paper variant's have two phases to compile, the other's four.
-    first, second = finish(*start_pair(*flags, script="paper_seq_1_train"))
+    first, second = finish(*start_pair(*flags, script="compress_seq_1_train"))
     assert "pretraining 2/2, 5 steps ahead: 100%" in first
     assert "pretraining" not in second
     # The first process makes the data; the others wait for it.
     assert "recording 200 frames" in first and "recording" not in second
-    curve, _ = trained(tmp_path, "paper_seq_1")
+    curve, _ = trained(tmp_path, "compress_seq_1")
     assert np.isfinite(curve).all()
     # The first one looks at them now and then, and by itself.
-    logs = directory(tmp_path, "paper_seq_1") / "logs"
+    logs = directory(tmp_path, "compress_seq_1") / "logs"
     events = EventAccumulator(str(logs), size_guidance={"tensors": 0}).Reload()
     (error,) = events.Tensors("pretraining/error_at_step_1/mse")
     assert error.step == 2

@@ -28,8 +28,10 @@ from systems.errors import InputError
 from systems.record import dataset_directory, record
 from utils.checkpoint import Checkpoint, fastest_precision, training_in
 from utils.config import read_config
+from utils.small_weights import PRETRAINING, read_arrays
 from utils.training import watch
 from utils.training.command_line import CONTROL_WEIGHT, parse, parser
+from utils.training.pretraining import PHASES
 from utils.training.stage import main
 from utils.training.stage import script as script_of
 from utils.watching.tensorboard import Logs
@@ -92,7 +94,7 @@ def curriculum(data, tmp_path_factory):
         train_dir = tmp_path_factory.mktemp(variant)
         for script in [name for name in SCRIPTS if name.startswith(variant)]:
             flags = tiny_flags(data, train_dir)
-            if script.endswith("seq_1_train"):
+            if stage_of(script).pretraining_steps:
                 flags.append("--pretraining_steps=2")
             run(script, *flags, "--atari_game=ms_pacman.bin")
         return train_dir
@@ -179,7 +181,7 @@ def test_all_scripts_in_sequence(curriculum, variant):
             "config.json",
             "history.csv",
             "logs",
-            *(["pretraining.npz"] if stage.restore is None else []),
+            *(["pretraining.npz"] if stage.pretraining_steps else []),
         }
         config = json.loads((path / "config.json").read_text())
         assert config["finished"]
@@ -263,35 +265,34 @@ def looked_at(path):
 
 
 def test_the_paper_variant_begins_with_its_convolutions(flags, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(watch, "PRETRAINING_STEPS_PER_LOOK", 4)
     run("paper_seq_1_train", *flags, "--pretraining_steps=8", "--learning_rate=1e-30")
-    errors = capsys.readouterr().err
-    assert "pretraining 1/2, one step ahead: 100%" in errors
-    assert "pretraining 2/2, 5 steps ahead: 100%" in errors
+    assert "pretraining 1/1, one step ahead: 100%" in capsys.readouterr().err
     events = EventAccumulator(str(directory(tmp_path, "paper_seq_1") / "logs")).Reload()
-    # One step ahead, and then on from what was predicted.
-    assert [event.step for event in events.Tensors("pretraining_loss")] == [6, 8]
-    assert looked_at(directory(tmp_path, "paper_seq_1")) == [6]
+    assert [event.step for event in events.Tensors("pretraining_loss")] == [8]
     trained = weights(directory(tmp_path, "paper_seq_1"))
     # Between them the features and, negated, the features once more are handed on.
     (kernel,) = [value for name, value in trained.items() if value.shape == (288, 32)]
     components = 16 - 5  # for nine actions five pairs of units are left out
     np.testing.assert_array_equal(kernel[:, components : 2 * components], -kernel[:, :components])
-    # Nothing comes before the stages that restore one, and they say so.
-    error = fails(capsys, "paper_seq_3_train", *flags, "--pretraining_steps=8")
-    assert "received 8 for paper_seq_3, which restores paper_seq_1" in error
+    error = fails(capsys, "paper_seq_5_train_reward", *flags, "--pretraining_steps=8")
+    assert "received 8 for paper_seq_5_reward" in error
 
 
 def test_the_compression_variant_begins_with_dynamics_of_its_convolutions(
     flags, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(watch, "PRETRAINING_STEPS_PER_LOOK", 4)
-    # Shorter than its last phases look ahead.
+    # Shorter than the last stage looks ahead.
     short = record("ms_pacman", "random", 30, 1, tmp_path, progress=False)
     more = [f"--training_data={short}", "--pretraining_steps=8", "--learning_rate=1e-30"]
-    run("compress_seq_1_train", *flags, *more)
-    assert "pretraining 4/4, 29 steps ahead: 100%" in capsys.readouterr().err
-    # Phases end after 3, 5 and 7 steps.
+    for script, shown in (
+        ("compress_seq_1_train", "2/2, 5 steps ahead"),
+        ("compress_seq_3_train", "1/1, 20 steps ahead"),
+        ("compress_seq_5_train", "1/1, 29 steps ahead"),
+    ):
+        run(script, *flags, *more)
+        assert f"pretraining {shown}: 100%" in capsys.readouterr().err
+    # The first stage's phases end after 5 and 8 steps.
     assert looked_at(directory(tmp_path)) == [5]
     trained = weights(directory(tmp_path))
     # The encoding holds the components with both signs, and so does the LSTM's candidate; there
@@ -310,6 +311,38 @@ def test_the_compression_variant_begins_with_dynamics_of_its_convolutions(
     np.testing.assert_allclose(before[:16], before[0, 0] * np.eye(16), atol=1e-6)
     np.testing.assert_allclose(before[16:], 0, atol=1e-6)
     assert before[0, 0] > 0
+
+
+def small(path):
+    """What a stage's pretraining has trained."""
+    return read_arrays(path / PRETRAINING)
+
+
+def test_pretraining_goes_on_where_the_stage_before_ended(flags, tmp_path, capsys, monkeypatch):
+    flags += ["--pretraining_steps=8", "--learning_rate=1e-30"]
+    run("paper_seq_1_train", *flags)
+    first, third = directory(tmp_path, "paper_seq_1"), directory(tmp_path, "paper_seq_3")
+    (phase,) = PHASES["paper_seq_3"]
+    # So small a rate leaves all as it was, and the network is computed from it again.
+    monkeypatch.setitem(PHASES, "paper_seq_3", (phase._replace(learning_rate=1e-30),))
+    run("paper_seq_3_train", *flags)
+    assert "so the weights of pretraining are kept" in capsys.readouterr().out
+    before, after = small(first), small(third)
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        np.testing.assert_allclose(after[name], value, rtol=1e-6, err_msg=name)
+    for name, value in weights(first).items():
+        np.testing.assert_allclose(weights(third)[name], value, atol=1e-4, err_msg=name)
+
+
+def test_without_pretraining_to_go_on_with_a_stage_trains_without(flags, trained, tmp_path, capsys):
+    run("compress_seq_3_train", *flags, "--pretraining_steps=8")
+    assert "compress_seq_1 has no pretraining to go on with" in capsys.readouterr().out
+    path = directory(tmp_path, "compress_seq_3")
+    assert read_config(path).training.pretraining_steps == 0
+    # The same command finds it finished.
+    run("compress_seq_3_train", *flags, "--pretraining_steps=8")
+    assert f"{path} is finished" in capsys.readouterr().out
 
 
 def test_the_encoder_stays_as_it_is_unless_it_has_a_rate(flags, trained, tmp_path, capsys):

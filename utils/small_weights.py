@@ -23,7 +23,7 @@ from systems.windows import WindowSpec, sample
 from utils.checkpoint import save_weights
 from utils.config import CheckpointConfig
 
-PRETRAINING = "pretraining.npz"  # in the directory of a first stage
+PRETRAINING = "pretraining.npz"  # in the directory of a stage that has pretraining
 STATISTICS = ("mean_frame", "pixel_scale", "palette")  # of the frames
 # What each feature adds to the logit of termination, and the logit where all are 0.
 TERMINATION, TERMINATION_BIAS = "termination", "termination_bias"
@@ -132,6 +132,27 @@ def computed(
     predictor = FramePredictor(config.model, config.variant, len(config.action_meanings))
     network = predictor.network
     pretraining = KINDS[config.variant](network)
+    assign_small(network, pretraining, arrays)
+    hand_over(network, pretraining, dataset, config.training.seed, on_progress)
+    if TERMINATION in arrays:
+        direction = arrays[TERMINATION].astype(np.float32)
+        assign_termination_head(network, direction, float(arrays[TERMINATION_BIAS]))
+    return predictor, pretraining
+
+
+def assign_small(
+    network: Network, pretraining: Pretraining, arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Sets what pretraining trains to what it has trained before.
+
+    Args:
+        network: whose convolutions are set, and the frames' statistics.
+        pretraining: whose own variables are set.
+        arrays: as `computed` takes them.
+
+    Raises:
+        InputError: they are of another network.
+    """
     for name, variable in small_variables(network, pretraining).items():
         if name not in arrays or arrays[name].shape != tuple(variable.shape):
             received = arrays[name].shape if name in arrays else "none"
@@ -140,11 +161,6 @@ def computed(
                 f"pretraining, received {received}. Make them anew: make pretrained"
             )
         variable.assign(arrays[name].astype(np.float32))
-    hand_over(network, pretraining, dataset, config.training.seed, on_progress)
-    if TERMINATION in arrays:
-        direction = arrays[TERMINATION].astype(np.float32)
-        assign_termination_head(network, direction, float(arrays[TERMINATION_BIAS]))
-    return predictor, pretraining
 
 
 def build(path: Path, config: CheckpointConfig, dataset: Dataset, directory: Path) -> None:

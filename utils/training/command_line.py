@@ -152,11 +152,10 @@ def parse(
             raise InputError(
                 f"expected --batch_size, as there is none for {flags['model']} in {__name__}"
             )
-        if stage.restore and flags["pretraining_steps"]:
+        if flags["pretraining_steps"] and not stage.pretraining_steps:
             raise InputError(
-                f"expected --pretraining_steps for the first stage of a variant alone, received "
-                f"{flags['pretraining_steps']} for {stage.name}, which restores {stage.restore}. "
-                "Leave the flag out."
+                f"expected --pretraining_steps for stages without the reward, received "
+                f"{flags['pretraining_steps']} for {stage.name}. Leave the flag out."
             )
         if flags["pretrained"]:
             if flags["pretraining_steps"] != stage.pretraining_steps:
@@ -247,7 +246,7 @@ def _add_length(add, stage):
         "--pretraining_steps",
         type=whole_number(0),
         default=stage.pretraining_steps,
-        help="steps that train the convolutions alone, before all others; first stages only",
+        help="steps that train the convolutions alone, before all others",
     )
     add(
         "--pretrained",

@@ -24,6 +24,7 @@ from utils.checkpoint import (
 )
 from utils.config import CONFIG, CheckpointConfig, TrainingConfig
 from utils.pretrained import Shipped, pretrained_checkpoint
+from utils.small_weights import PRETRAINING
 from utils.training import distribution, report
 from utils.training.command_line import ROLES, StageConfig
 from utils.training.distribution import Devices
@@ -65,6 +66,7 @@ def train(config: StageConfig) -> None:
             return
         _check_batch_size(config, devices)
         previous = _previous_stage(config, devices)
+        config = _that_goes_on(config, say if devices.first else lambda text: None)
         data = _datasets(config, devices)
         pooled_frames = data["training"].pooled_frames
         if devices.first and previous and previous.config.pooled_frames != pooled_frames:
@@ -120,6 +122,7 @@ def _check_flags(config, finished):
     if not all(Path(theirs.data[role]).exists() for role in ROLES):
         return  # without data, what it was trained with cannot be worked out again
     data = {role: finished.test_data(theirs.data[role]) for role in ROLES}
+    config = _that_goes_on(config)
     ours = _training_config(config, data, _control_weight(config, data, quiet=True))
     if config.precision == "auto":  # which is another one on another machine
         ours = replace(ours, precision=theirs.training.precision)
@@ -127,6 +130,18 @@ def _check_flags(config, finished):
         name, received, expected = differs
         flag = f"--{name}=" if name in FLAGS else f"{name} "
         raise _other_flags(config, f"{flag}{expected}", f"{flag}{received}")
+
+
+def _that_goes_on(config: StageConfig, tell=lambda text: None) -> StageConfig:
+    """The same without pretraining where the stage before has none to go on with."""
+    directory = config.previous_directory
+    if not config.pretraining_steps or directory is None or (directory / PRETRAINING).exists():
+        return config
+    tell(
+        f"note: {config.stage.restore} has no pretraining to go on with, so this stage trains "
+        "without"
+    )
+    return replace(config, pretraining_steps=0)
 
 
 def _other_flags(config, expected, received):

@@ -32,7 +32,7 @@ def expected_seconds(settings: CheckpointConfig, pretraining_done: int, done: in
     operations = 0.0
     if not done:
         left = 1 - pretraining_done / max(training.pretraining_steps, 1)
-        for phase in PHASES[settings.variant]:
+        for phase in PHASES.get(settings.stage, ()):
             frames = phase.horizon if settings.variant == "paper" else 1
             windows = phase.windows * training.batch_size
             each = windows * (frames * encoder + phase.shown * decoder)

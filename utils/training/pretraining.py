@@ -5,7 +5,7 @@ What is trained is in `model.pretraining`, what is made of it in `model.handover
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from systems.errors import InputError
 from systems.windows import Windows, WindowSpec, sample
 from utils.checkpoint import resume_from
 from utils.config import CheckpointConfig
-from utils.small_weights import at_most, hand_over
+from utils.small_weights import assign_small, at_most, hand_over
 from utils.training.batches import fit
 from utils.training.distribution import Devices
 from utils.training.optimizer import Muon, rise_and_fall
@@ -41,28 +41,30 @@ class Phase(NamedTuple):
     shown: int  # how many of them are decoded
 
 
-# The next frame; then frames predicted from predictions, whose errors no recorded frame has.
-NEXT_FRAME_PHASES = (Phase(0.75, 1.5e-3, 2, 1, 1), Phase(0.25, 4e-5, 0.5, 5, 5))
-# Ever further, because features that are followed for a few steps alone diverge soon after. Near
-# steps take longest and have the highest rate, or small and short-lived objects are lost.
-DYNAMICS_PHASES = (
-    Phase(0.35, 2e-3, 1, 2, 2),
-    Phase(0.25, 4e-4, 0.5, 5, 5),
-    Phase(0.20, 3e-4, 0.5, 20, 5),
-    Phase(0.20, 3e-4, 0.35, 40, 5),
-)
-PHASES = {"paper": NEXT_FRAME_PHASES, "compression": DYNAMICS_PHASES}
+# By stage. Each goes on where the pretraining of the stage before ended.
+PHASES = {
+    # The next frame; then frames predicted from predictions, whose errors no recorded frame has.
+    "paper_seq_1": (Phase(1, 1.5e-3, 2, 1, 1),),
+    "paper_seq_3": (Phase(1, 4e-5, 0.5, 3, 3),),
+    "paper_seq_5": (Phase(1, 4e-5, 0.5, 5, 5),),
+    # Ever further, because features that are followed for a few steps alone diverge soon after.
+    # Near steps take longest and have the highest rate, or small and short-lived objects are lost.
+    "compress_seq_1": (Phase(0.6, 2e-3, 1, 2, 2), Phase(0.4, 4e-4, 0.5, 5, 5)),
+    "compress_seq_3": (Phase(1, 3e-4, 0.5, 20, 5),),
+    "compress_seq_5": (Phase(1, 3e-4, 0.35, 40, 5),),
+}
 
 
 class Pretrainer:
     """Trains the convolutions alone, then sets the layers between them to hand on what they see.
 
     Args:
-        network: untrained, but `adapt`ed to its frames.
-        settings: variant, number of steps, batch size, seed and weight of controlled pixels.
+        network: untrained but `adapt`ed to its frames, or that of the stage before.
+        settings: stage, number of steps, batch size, seed and weight of controlled pixels.
         dataset: the training set.
         devices: what it is computed on.
         after_epoch: called with the steps done so far, what is trained, and its mean loss.
+        begin: what the pretraining of the stage before has trained; None for a first stage.
     """
 
     def __init__(
@@ -72,9 +74,11 @@ class Pretrainer:
         dataset: Dataset,
         devices: Devices,
         after_epoch: Callable[[int, Pretraining, float], None],
+        begin: Mapping[str, np.ndarray] | None = None,
     ):
         self._network, self._dataset, self._devices = network, dataset, devices
-        self._after_epoch = after_epoch
+        self._after_epoch, self._begin = after_epoch, begin
+        self._phases = PHASES[settings.stage]
         self._variant, self._training = settings.variant, settings.training
         self._shape, self._stack = network.preset.frame_shape, network.preset.stack
 
@@ -86,7 +90,7 @@ class Pretrainer:
             saved: the weights that the trained model had then, with its optimizer's state.
         """
         network = self._network
-        phases = PHASES[self._variant]
+        phases = self._phases
         # The stage itself may leave these as they are.
         layers = [(layer, layer.trainable) for layer in (network.encoder, network.reward_head)]
         for layer, _ in layers:
@@ -95,6 +99,8 @@ class Pretrainer:
             model = KINDS[self._variant](network, self._training.control_weight)
         if saved:
             resume_from(model, saved)
+        elif self._begin:
+            assign_small(network, model, self._begin)
         end, all_steps = 0, self._training.pretraining_steps
         for number, phase in enumerate(phases, start=1):
             begin, end = end, end + round(phase.share * all_steps)

@@ -58,7 +58,7 @@ def end(config: StageConfig, run: Run) -> None:
     if state.best_step:
         say(f"the best weights by validation loss are those after step {state.best_step}")
     else:
-        began = settings.restored_from or "pretraining"
+        began = "pretraining" if settings.training.pretraining_steps else settings.restored_from
         say(f"note: no epoch improved the validation loss, so the weights of {began} are kept")
     _print_results(config, results)
 
@@ -73,7 +73,7 @@ def _measure(run):
 def _results_before(run):
     """What the stage before measured, of the weights and windows of this one; None otherwise."""
     settings = run.settings
-    if run.state.best_step or not settings.restored_from:
+    if run.state.best_step or settings.training.pretraining_steps or not settings.restored_from:
         return None
     directory = settings.restored_from
     if digest(directory) != settings.restored_weights:

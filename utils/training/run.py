@@ -17,7 +17,7 @@ from model.presets import PRESETS
 from systems.dataset import Dataset, palette
 from utils.checkpoint import load_weights, save_weights
 from utils.config import CheckpointConfig
-from utils.small_weights import write_pretraining
+from utils.small_weights import PRETRAINING, read_arrays, write_pretraining
 from utils.training.batches import fit
 from utils.training.distribution import Devices
 from utils.training.optimizer import ScaledAdam, rise_and_fall
@@ -61,7 +61,8 @@ class Run:
         state = self.resume.load(self.model) if resumes else None
         self.resumed, self.state = state is not None, state or RunState()
         if not self.state.step:
-            if previous:
+            # Pretraining computes the network anew from what that of the stage before has trained.
+            if previous and not self._pretrains:
                 load_weights(self.model.network, previous)
             else:
                 colours = palette(list(data.values())) if shape[-1] == 3 else None
@@ -178,11 +179,11 @@ class Run:
                 watch.pretraining(done, before, loss, model)
                 self.resume.save(model, f"pretraining_{done}", state)
 
-        training_set = self.data["training"]
-        network = self.model.network
-        trained = Pretrainer(network, self.settings, training_set, self.devices, after_epoch).train(
-            state.pretraining_steps, self.resume.weights_path(state)
-        )
+        network, before = self.model.network, self.settings.restored_from
+        begin = before and read_arrays(Path(before) / PRETRAINING)
+        data = self.data["training"]
+        pretrainer = Pretrainer(network, self.settings, data, self.devices, after_epoch, begin)
+        trained = pretrainer.train(state.pretraining_steps, self.resume.weights_path(state))
         if self.devices.first:
             write_pretraining(self.directory, network, trained)
 

@@ -1,6 +1,6 @@
 """Ships what pretraining has trained: writes the few weights that a network follows from.
 
-Takes a first stage's directory, with the data sets that it was trained on, and writes
+Takes the directory of a stage with pretraining and the data sets that it was trained on. Writes
 
     pretrained/freeway_paper.npz    the weights in half precision, and the actions of some play
     pretrained/freeway_paper.json   the configuration, how they were made, what was measured
@@ -23,9 +23,9 @@ NUM_FRAMES = 10_000  # of training play that is recorded again for the principal
 def parser() -> Parser:
     """The command line."""
     command = "python -m utils.training.ship"
-    parser = Parser(__doc__, prog=command, examples=[f"{command} {TRAINED}/paper_seq_1"])
+    parser = Parser(__doc__, prog=command, examples=[f"{command} {TRAINED}/paper_seq_5"])
     add = parser.add_argument
-    add("stage", type=user_path, metavar="DIR", help="of a first stage")
+    add("stage", type=user_path, metavar="DIR", help="of a stage with pretraining")
     add("--pretrained_dir", type=user_path, default=DIRECTORY, help="of all shipped weights")
     add(
         "--num_frames",

@@ -1,4 +1,4 @@
-"""Writes the shipped weights of a first stage; see `utils.training.ship`."""
+"""Writes the shipped weights of a stage with pretraining; see `utils.training.ship`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ERRORS = (
 
 
 def ship(stage: Path, output: Path = DIRECTORY, *, num_frames: int) -> Shipped:
-    """Writes the shipped weights of a first stage.
+    """Writes the shipped weights of a stage with pretraining.
 
     Args:
         stage: its directory.
@@ -50,8 +50,8 @@ def ship(stage: Path, output: Path = DIRECTORY, *, num_frames: int) -> Shipped:
     config = Checkpoint(stage).config
     if not (stage / small_weights.PRETRAINING).exists():
         raise InputError(
-            f"expected the directory of a first stage, with {small_weights.PRETRAINING}, received "
-            f"{stage}, of {config.stage}. Train a first stage again with --overwrite if it is one."
+            f"expected the directory of a stage with {small_weights.PRETRAINING}, received "
+            f"{stage}, of {config.stage}. Name a stage that has --pretraining_steps."
         )
     arrays = small_weights.read_arrays(stage / small_weights.PRETRAINING)
     data = {
@@ -139,7 +139,7 @@ def _config(config: CheckpointConfig, data, data_path: Path) -> CheckpointConfig
     """The configuration of a checkpoint of the shipped weights."""
     return dataclasses.replace(
         config,
-        stage=config.stage.replace("_seq_1", "_pretrained"),
+        stage=f"{config.stage.partition('_')[0]}_pretrained",
         # Pretraining trains the reward with this weight.
         training=dataclasses.replace(config.training, reward_weight=REWARD_WEIGHT),
         data={
@@ -154,20 +154,30 @@ def _config(config: CheckpointConfig, data, data_path: Path) -> CheckpointConfig
 
 def _made(config: CheckpointConfig, plays, num_training_frames: int) -> dict:
     """How the weights were made."""
-    training = config.training
-    trained = f"python {script(config.stage)} --atari_game={config.game} --model={config.model} "
-    trained += f"--policy={plays['training'].policy} "
-    trained += f"--num_training_frames={num_training_frames} --max_steps={training.max_steps} "
-    trained += f"--pretraining_steps={training.pretraining_steps}"
+    commands = []
+    for stage in _stages_until(config):
+        training = stage.training
+        command = f"python {script(stage.stage)} --atari_game={config.game} --model={config.model} "
+        command += f"--policy={plays['training'].policy} "
+        command += f"--num_training_frames={num_training_frames} --max_steps={training.max_steps} "
+        commands.append(f"{command}--pretraining_steps={training.pretraining_steps}")
     where = stage_directory(TRAIN_DIR, config.game, config.model, config.stage)
     shipped = f"python -m utils.training.ship {where} --num_frames={plays['training'].num_frames}"
     return {
-        "commands": [trained, shipped],
+        "commands": [*commands, shipped],
         "commit": full_commit(),
         "date": datetime.date.today().isoformat(),
         "cores": num_cores(),
         "versions": config.versions,
     }
+
+
+def _stages_until(config: CheckpointConfig) -> list[CheckpointConfig]:
+    """A stage after those that it was trained from, the first one first."""
+    stages = [config]
+    while before := stages[0].restored_from:
+        stages.insert(0, Checkpoint(before).config)
+    return stages
 
 
 def _figures(config, output, data_path, arrays, training_set) -> dict:

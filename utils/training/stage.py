@@ -24,7 +24,8 @@ class Stage:
         restore: the stage whose best weights it starts from; None: it starts with pretraining.
         learning_rate: at its peak.
         max_steps: after which it ends.
-        pretraining_steps: of the convolutions alone, before the first step.
+        pretraining_steps: of the convolutions alone, before the first step. The network is computed
+            from them, so it forgets what the stage before has trained without them.
         termination_rate: learning rate of the termination head over the others'.
         reward_weight: of the reward's and termination's loss for each pixel of the frame; 0: their
             heads are not trained.
