@@ -67,9 +67,9 @@ class Watch:
         goes_on = done < self._settings.training.pretraining_steps
         if goes_on and done // PRETRAINING_STEPS_PER_LOOK > before // PRETRAINING_STEPS_PER_LOOK:
             roll_out = self._roll_out_of(model)
-            results, _ = self._evaluate(roll_out)
+            results, _, imagined = self._evaluate(roll_out)
             self._logs.scalars(done, _scalars(results, "pretraining/"))
-            self._logs.video(done, "pretraining/roll_out", self._clip(roll_out))
+            self._logs.video(done, "pretraining/roll_out", self._clip(imagined))
         self._logs.flush()
 
     def _roll_out_of(self, model):
@@ -91,7 +91,7 @@ class Watch:
             losses: all that is plotted of it, by name.
             last: whether the run ends with it.
         """
-        results, rewards = self._evaluate(self._roll_out)
+        results, rewards, imagined = self._evaluate(self._roll_out)
         row = {"epoch": state.epoch, "step": state.step, **losses}
         for horizon, errors in results["horizons"].items():
             row[f"mse_{horizon}"] = errors["mse"]
@@ -105,7 +105,7 @@ class Watch:
                     state.step, f"reward/{sign}", happened, rewards[..., column]
                 )
         if state.epoch % EPOCHS_PER_CLIP == 1 or last:
-            self._logs.video(state.step, "roll_out", self._clip(self._roll_out))
+            self._logs.video(state.step, "roll_out", self._clip(imagined))
         self._logs.flush()
         self._write_history(state.history)
 
@@ -114,20 +114,19 @@ class Watch:
         self._logs.close()
 
     def _evaluate(self, roll_out):
-        return evaluation.evaluate(
-            roll_out, self._windows, self._settings.warmup, HORIZONS, self._palette
-        )
+        """Errors, probabilities of rewards, and the imagined frames of the first windows."""
+        windows, warmup = self._windows, self._settings.warmup
+        rolled = evaluation.Rolled(roll_out, windows["actions"], warmup, HORIZONS, WINDOWS_PER_CLIP)
+        measured = evaluation.evaluate(rolled, windows, warmup, HORIZONS, self._palette)
+        return *measured, rolled.kept
 
-    def _clip(self, roll_out):
+    def _clip(self, imagined):
         """Truth, prediction and difference of the first windows, one above the other."""
-        warmup = self._settings.warmup
-        # As many windows as `evaluate` rolls out at once: that is compiled, and fits one device.
-        _, predictions = next(evaluation.roll_out(roll_out, self._windows, warmup))
-        real = self._windows["frames"][:WINDOWS_PER_CLIP, warmup:]
+        real = self._windows["frames"][:WINDOWS_PER_CLIP, self._settings.warmup :]
         truth = evaluation.pixels(real, self._palette)
         clips = []
-        for seen, imagined in zip(truth, predictions["frames"][:WINDOWS_PER_CLIP], strict=True):
-            panels = video.compare(seen, imagined)
+        for seen, predicted in zip(truth, imagined, strict=True):
+            panels = video.compare(seen, predicted)
             captions = [f"step {t + 1}" for t in range(len(seen))]
             scale = 2 if seen.shape[1] < 100 else 1
             clips.append(np.stack(list(video.side_by_side(panels, captions, scale))))

@@ -9,7 +9,7 @@ training moment (see `utils.watching.recall`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -101,28 +101,6 @@ class Forecast(Protocol):
         """
 
 
-def roll_out(
-    model: RollOut, windows: Mapping[str, Any], warmup: int
-) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
-    """Rolls windows out, as many at a time as memory allows.
-
-    Args:
-        model: the predictor's roll-out.
-        windows: frames uint8 (count, warmup + horizon, ...) and actions (count, warmup + horizon -
-            1). Of the frames, slices along the first axis are taken: they may be an array, or
-            anything that reads a slice when it is asked for.
-        warmup: real frames that the model sees.
-
-    Yields:
-        the slice of windows, and the `RollOut`'s dict of predictions for it.
-    """
-    actions = windows["actions"]
-    count, steps = _size(actions, warmup)
-    for part in _parts(model.predictor.network.mean_frame.shape, count, steps):
-        frames = windows["frames"][part]
-        yield part, model.predict_on_batch({"frames": frames[:, :warmup], "actions": actions[part]})
-
-
 def _size(actions, warmup):
     """Windows, and predicted steps of each."""
     return actions.shape[0], actions.shape[1] - warmup + 1
@@ -143,12 +121,24 @@ def _parts(shape, count, steps):
         yield slice(start, min(start + batch_size, count))
 
 
-class _Rolled:
-    """A `Forecast` by a model."""
+class Rolled:
+    """A `Forecast` by a model.
 
-    def __init__(self, model, actions, warmup, reported):
-        self._model, self._warmup, self._reported = model, warmup, reported
+    Args:
+        model: the predictor's roll-out.
+        actions, warmup, horizons: of the windows, as `evaluate` takes them.
+        keep: of how many of the first windows all predicted frames are kept.
+
+    Attributes:
+        kept: their frames, float (windows, steps, height, width, channels), once they are
+            predicted. Of longer windows than are rolled out at once none are kept.
+    """
+
+    def __init__(self, model: RollOut, actions, warmup: int, horizons: Sequence[int], keep=0):
+        self._model, self._warmup, self._keep = model, warmup, keep
         self._steps = _size(actions, warmup)[1]
+        self._reported = np.array([step for step in horizons if step <= self._steps]) - 1
+        self.kept: np.ndarray | None = None
         self._actions = {False: actions, True: shuffled_actions(actions, warmup)}
         self._observation = None
         self.mean_frame = np.asarray(model.predictor.network.mean_frame)
@@ -160,6 +150,8 @@ class _Rolled:
         if _piece(self._steps) < self._steps:
             return self._in_turn(frames, actions)
         predictions = self._model.predict_on_batch({"frames": frames, "actions": actions})
+        if part.start == 0 and not shuffled:
+            self.kept = predictions["frames"][: self._keep].copy()
         return {**predictions, "frames": predictions["frames"][:, self._reported]}
 
     def _in_turn(self, frames, actions):
@@ -202,8 +194,11 @@ def evaluate(
     """Errors by horizon, and how well rewards and terminations are predicted.
 
     Args:
-        model, windows, warmup: as in `roll_out`. The windows also hold rewards and terminations, of
-            the shape of the actions. In place of a model there may be predictions, a `Forecast`.
+        model: the predictor's roll-out, or predictions, a `Forecast`.
+        windows: frames uint8 (count, warmup + horizon, ...); actions, rewards and terminations
+            (count, warmup + horizon - 1). Of the frames, slices along the first axis are taken:
+            they may be an array, or anything that reads a slice when it is asked for.
+        warmup: real frames that the model sees.
         horizons: steps to report; those beyond the windows' length are left out.
         palette: of windows with palette indices.
         beside: what else is known of the windows. If it is given, errors under shuffled actions, at
@@ -220,7 +215,7 @@ def evaluate(
     reported = np.array(horizons) - 1  # the steps, from 0
     forecast = model
     if hasattr(model, "predict_on_batch"):
-        forecast = _Rolled(model, windows["actions"], warmup, reported)
+        forecast = Rolled(model, windows["actions"], warmup, horizons)
     sums, heads = Sums(count, len(horizons)), {"reward": [], "termination": []}
     shape = (*windows["frames"][:1].shape[2:4], 1)
     for part in _parts(shape, count, _piece(steps)):
