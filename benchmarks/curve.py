@@ -9,6 +9,7 @@ from pathlib import Path
 
 from systems.arguments import TRAINED, Parser
 from systems.errors import InputError, check_writable, exit_on_input_error, say, user_path
+from utils.config import read_config
 
 STAGES = ("seq_1", "seq_3", "seq_5", "seq_5_reward")
 HORIZONS = (1, 10, 30)
@@ -48,7 +49,8 @@ def curve(directory: Path) -> dict:
         directory: of the stages, such as `demo/checkpoints/freeway/lstm_84x84x1`.
 
     Returns:
-        dict of stages: name, began and ended, in minutes; loss: [minute, value] of pretraining; and
+        dict of stages: name, began and ended, in minutes, and errors on test play, by horizon, over
+        those of repeating the last frame; loss: [minute, value] of pretraining; and
         errors: by horizon, [minute, value] over that of repeating the last frame.
 
     Raises:
@@ -78,7 +80,12 @@ def curve(directory: Path) -> dict:
 
     return {
         "stages": [
-            {"name": name, "began": minutes(events[0][0]), "ended": minutes(events[-1][0])}
+            {
+                "name": name,
+                "began": minutes(events[0][0]),
+                "ended": minutes(events[-1][0]),
+                "errors": _test_errors(directory / name),
+            }
             for name, events in logs
         ],
         "loss": [
@@ -89,6 +96,13 @@ def curve(directory: Path) -> dict:
         ],
         "errors": {str(horizon): ratios(horizon) for horizon in HORIZONS},
     }
+
+
+def _test_errors(stage):
+    """What a stage's last line of output says of its test play; nothing before that."""
+    results = read_config(stage).results
+    rows = results["horizons"].items() if results else ()
+    return {horizon: row["mse"] / row["mse_repeat_last"] for horizon, row in rows}
 
 
 def _logged(directory, stage):

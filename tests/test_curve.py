@@ -2,12 +2,15 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
 from benchmarks import curve, pages, plots
 from systems.errors import InputError
 from utils.watching.tensorboard import Logs
+
+from .checkpoints import CONFIG
 
 
 def errors(mse, repeat_last):
@@ -34,6 +37,10 @@ def stages(tmp_path, monkeypatch):
         now[0] += 60
         logs.scalars(20, {"loss": 1.0, **errors(1.0, 8.0)})
         logs.close()
+        # The second one is still training.
+        results = {"horizons": {"1": {"mse": 1.0, "mse_repeat_last": 4.0}}}
+        config = replace(CONFIG, results=results if stage == "seq_1" else None)
+        config.write(tmp_path / f"paper_{stage}")
         now[0] += 60
     return tmp_path
 
@@ -43,6 +50,7 @@ def test_the_curve_of_a_training(stages):
     names = [stage["name"] for stage in found["stages"]]
     assert names == ["paper_seq_1", "paper_seq_3"]
     first, second = found["stages"]
+    assert first["errors"] == {"1": 0.25} and second["errors"] == {}
     # The first event of a file is its writer's own, of the real clock.
     assert second["ended"] - first["ended"] == pytest.approx(2)
     (early, _), (late, _) = found["loss"]

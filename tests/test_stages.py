@@ -31,7 +31,7 @@ from utils.config import read_config
 from utils.small_weights import PRETRAINING, read_arrays
 from utils.training import watch
 from utils.training.command_line import CONTROL_WEIGHT, parse, parser
-from utils.training.pretraining import PHASES
+from utils.training.phases import PHASES
 from utils.training.stage import main
 from utils.training.stage import script as script_of
 from utils.watching.tensorboard import Logs

@@ -1,9 +1,9 @@
 """A trained stage on the disk: its directory, weights, precision and data.
 
 `<train_dir>/<game>/<model>/<stage>/` holds `best.weights.h5` (the network's weights), `config.json`
-(see `utils.config`), `history.csv`, `logs/` and, while the stage runs, `resume/`. A first stage has
-`pretraining.npz`, too (see `utils.small_weights`). Every file is written whole under another name
-and then renamed.
+(see `utils.config`), `history.csv`, `logs/` and, while the stage runs, `resume/`. A stage
+with pretraining has `pretraining.npz`, too (see `utils.small_weights`). Every file is written whole
+under another name and then renamed.
 
 Keras is imported where it is first needed, because that takes seconds and a wrong path should be
 an error at once.

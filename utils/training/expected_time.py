@@ -11,7 +11,7 @@ from keras import ops
 from model.operations import multiplications
 from model.presets import PRESETS
 from utils.config import CheckpointConfig
-from utils.training.pretraining import PHASES
+from utils.training.phases import PHASES
 
 # What pretraining and training reach of the machine's rate of large matrix products.
 SHARE = 0.5
