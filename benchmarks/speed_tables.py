@@ -58,7 +58,7 @@ def i_have() -> str:
         [
             "a laptop without bfloat16",
             "`make demo`, or `make train` overnight",
-            kept["demo_float32"],
+            f"[demo: about {_demo_minutes('demo_float32'):.0f} minutes](docs/guide.md#the-demo)",
         ],
         [
             "one GPU",
@@ -72,6 +72,35 @@ def i_have() -> str:
         ],
     ]
     return markdown(["I have", "command", "time"], rows)
+
+
+def demo_times() -> str:
+    """How long the demo takes, until its last stage ends."""
+    rows = [
+        [what, number(_demo_minutes(name), 1)]
+        for what, name in (
+            ("two idle cores, bfloat16", "demo"),
+            ("a training on one of the two cores", "demo_beside"),
+            ("two idle cores, float32", "demo_float32"),
+        )
+    ]
+    return markdown(["", "minutes"], rows) + source("demo", "demo_beside", "demo_float32")
+
+
+def curriculum(name: str) -> str:
+    """What each stage of a training made of the errors on test play."""
+    stages = read(name)["stages"]
+    horizons = list(stages[0]["errors"])
+    rows = [
+        [f"`{stage['name']}`", *(number(stage["errors"][horizon]) for horizon in horizons)]
+        for stage in stages
+    ]
+    heads = ["after", "1 step", *horizons[1:]]
+    return markdown(heads, rows) + source(name, note="128 windows. One run.")
+
+
+def _demo_minutes(name):
+    return max(stage["ended"] for stage in read(name)["stages"])
 
 
 def _minutes(seconds):
@@ -138,6 +167,8 @@ TABLES: dict[str, Callable[..., str]] = {
     "machines": machines,
     "times": times,
     "i_have": i_have,
+    "demo_times": demo_times,
+    "curriculum": curriculum,
     "gpu_pretraining": gpu_pretraining,
     "speed": speed,
     "costs": costs,

@@ -14,6 +14,7 @@ from benchmarks import agent_tables, shipped_tables, speed_tables
 from benchmarks.pages import TITLES, copied, markdown, number, ratio, read, rewards, source
 from model.operations import parameters
 from model.presets import PRESETS
+from utils.training.phases import PHASES
 
 # Those that `make results` trains.
 GAMES = {game: TITLES[game] for game in ("freeway", "pong", "ms_pacman", "space_invaders")}
@@ -235,7 +236,8 @@ def layers(name: str) -> str:
 
 def stages() -> str:
     """What each stage trains on, from the scripts themselves."""
-    heads = ["stage", "variant", "pretraining steps", "steps", "predicts ahead", "compared"]
+    heads = ["stage", "variant", "pretraining steps", "predict ahead"]
+    heads += ["steps", "predict ahead", "compared"]
     rows = []
     for variant, label in VARIANTS.items():
         for stage in speed_tables.STAGES:
@@ -243,8 +245,10 @@ def stages() -> str:
             facts = import_module(f"{variant}_{base}_train{reward}").STAGE
             ahead = str(facts.horizon) if facts.feed_back else f"1, {facts.horizon} times"
             steps = f"{facts.pretraining_steps:,}" if facts.pretraining_steps else "-"
+            phases = ", then ".join(str(phase.horizon) for phase in PHASES.get(facts.name, ()))
             compared = str(facts.decoded) + (", and the reward" if facts.reward_weight else "")
-            rows.append([f"`{stage}`", label, steps, str(facts.max_steps), ahead, compared])
+            cells = [steps, phases or "-", str(facts.max_steps), ahead, compared]
+            rows.append([f"`{stage}`", label, *cells])
     return markdown(heads, rows)
 
 
