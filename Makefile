@@ -159,9 +159,9 @@ lunar_lander doom: .venv/installed
 	$(ENV_RECORD) --num_frames=20000 --seed=1
 	$(ENV_RECORD) --num_frames=3000 --seed=2
 	$(ENV_RECORD) --num_frames=3000 --seed=3
-	$(BIN)/python paper_seq_1_train.py $(ENV_FLAGS) --pretraining_steps=1500 --max_steps=20
-	$(BIN)/python paper_seq_3_train.py $(ENV_FLAGS) --max_steps=20
-	$(BIN)/python paper_seq_5_train.py $(ENV_FLAGS) --max_steps=20
+	$(BIN)/python paper_seq_1_train.py $(ENV_FLAGS) --pretraining_steps=1125 --max_steps=20
+	$(BIN)/python paper_seq_3_train.py $(ENV_FLAGS) --pretraining_steps=125 --max_steps=20
+	$(BIN)/python paper_seq_5_train.py $(ENV_FLAGS) --pretraining_steps=250 --max_steps=20
 	$(BIN)/python paper_seq_5_train_reward.py $(ENV_FLAGS) --max_steps=100
 	$(BIN)/python evaluate.py --checkpoint $(ENV_TRAINED) --horizon 1,3,5,10,30 --json docs/results/$@_paper.json
 	$(BIN)/python generate_video.py --checkpoint $(ENV_TRAINED) --horizon=$(ENV_CLIP_$@) --video docs/results/$@_paper.gif

@@ -37,6 +37,7 @@ def flags(tmp_path, tmp_path_factory, monkeypatch):
         "--batch_size=4",
         "--precision=float32",
         "--steps_per_epoch=4",
+        "--pretraining_steps=0",
         "--learning_rate=1e-3",  # far more than the stage's, so that what differs shows
     ]
 

@@ -159,8 +159,10 @@ def test_test_sets_are_as_long_as_intervals_need(training, validation, test):
 
 def test_help_shows_every_default_also_where_it_is_0():
     text = " ".join(parser(stage_of("compress_seq_3_train")).format_help().split())
+    reward = " ".join(parser(stage_of("compress_seq_5_train_reward")).format_help().split())
+    assert "before all others (default: 0)" in reward
     assert "order of windows (default: 0)" in text
-    assert "first stages only (default: 0)" in text
+    assert "before all others (default: 3600)" in text
     assert "as pretraining left it (default: 0.0)" in text
     assert "(default: None)" not in text and "(default: False)" not in text
 
@@ -602,16 +604,17 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
                 process = start(flags, *more)
                 code, errors = stop_after_an_epoch(process, tmp_path, with_signal, of)
                 if code:
-                    break
-                # Python drops an interrupt that meets a destructor, and the run has ended.
+                    path = directory(tmp_path) / "resume" / "state.json"
+                    state = json.loads(path.read_text())["state"]
+                    if state["step"] < (40 if of == "step" else 1):
+                        break
+                # Python drops an interrupt that meets a destructor, and the run has gone on.
                 more = ["--overwrite"]
             if with_signal == signal.SIGKILL:
                 assert code == -signal.SIGKILL
             else:
                 assert code == 130
                 assert f"with the same flags{' but for --overwrite' if more else ''} " in errors
-            path = directory(tmp_path) / "resume" / "state.json"
-            state = json.loads(path.read_text())["state"]
             assert state[of] > 0
             assert state["step"] < (40 if of == "step" else 1)
             more = []
