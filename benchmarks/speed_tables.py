@@ -58,7 +58,7 @@ def i_have() -> str:
         [
             "a laptop without bfloat16",
             "`make demo`, or `make train` overnight",
-            f"[demo: about {_demo_minutes('demo_float32'):.0f} minutes](docs/guide.md#the-demo)",
+            f"[demo: about {_demo_minutes('demo_float32') + 1:.0f} minutes](docs/guide.md#the-demo)",
         ],
         [
             "one GPU",
@@ -100,6 +100,7 @@ def curriculum(name: str) -> str:
 
 
 def _demo_minutes(name):
+    """From the first step of training to the last stage's end. Recording and videos take one more."""
     return max(stage["ended"] for stage in read(name)["stages"])
 
 

@@ -236,8 +236,8 @@ def layers(name: str) -> str:
 
 def stages() -> str:
     """What each stage trains on, from the scripts themselves."""
-    heads = ["stage", "variant", "pretraining steps", "predict ahead"]
-    heads += ["steps", "predict ahead", "compared"]
+    heads = ["stage", "variant", "pretraining steps", "they look ahead"]
+    heads += ["steps", "they look ahead", "compared"]
     rows = []
     for variant, label in VARIANTS.items():
         for stage in speed_tables.STAGES:
