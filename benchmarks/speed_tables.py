@@ -49,6 +49,7 @@ def i_have() -> str:
     full = [sum(row["seconds"]) for row in kept["rows"] if row["machine"] in ("A", "B")]
     gpu = [row["seconds"] for row in kept["pretraining"]["rows"]]
     page = "docs/performance.md"
+    float32 = _demo_minutes("demo_float32") + 1  # for recording and videos
     rows = [
         [
             "two cores with bfloat16",
@@ -58,7 +59,7 @@ def i_have() -> str:
         [
             "a laptop without bfloat16",
             "`make demo`, or `make train` overnight",
-            f"[demo: about {_demo_minutes('demo_float32') + 1:.0f} minutes](docs/guide.md#the-demo)",
+            f"[demo: about {float32:.0f} minutes](docs/guide.md#the-demo)",
         ],
         [
             "one GPU",
@@ -100,7 +101,7 @@ def curriculum(name: str) -> str:
 
 
 def _demo_minutes(name):
-    """From the first step of training to the last stage's end. Recording and videos take one more."""
+    """From the first step of training to the last stage's end."""
     return max(stage["ended"] for stage in read(name)["stages"])
 
 
