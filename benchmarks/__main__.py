@@ -42,9 +42,9 @@ def main() -> None:
     with exit_on_input_error():
         if args.json:
             check_writable(args.json)
-        for name, (owners, *_) in _LONG.items():
-            if name in args and args.only not in owners:
-                expected = " or ".join(f"--only={owner}" for owner in owners)
+        for name, (_, _, defaults) in _LONG.items():
+            if name in args and args.only not in defaults:
+                expected = " or ".join(f"--only={section}" for section in defaults)
                 raise InputError(f"expected {expected} beside --{name}, received it without")
         if args.only == QUALITY:
             measure_quality(args)
@@ -75,41 +75,48 @@ def parser() -> Parser:
     add("--num_frames", type=whole_number(1000), default=10_000, help="steps of the data set")
     add_json(add, "also write the table to this file")
     add = parser.add_argument_group(f"of --only={QUALITY} and --only={CLOCK}").add_argument
-    for name, (owners, what, options) in _LONG.items():
-        what += f" ({owners[0]} alone)" if len(owners) == 1 else ""
-        add(f"--{name}", default=argparse.SUPPRESS, help=what, **options)
+    for name, (what, options, defaults) in _LONG.items():
+        told = ", ".join(
+            f"{section}: {default}" for section, default in defaults.items() if default is not None
+        )
+        add(f"--{name}", default=argparse.SUPPRESS, help=f"{what} (default of {told})", **options)
     return parser
 
 
-# Which sections have each flag, what it means, and what it may be.
+# What each flag means, what it may be, and its default in the sections that have it.
 _LONG = {
     "minutes": (
-        (QUALITY,),
-        "how long each model is trained in each game (default: 20)",
+        "how long each model is trained in each game",
         {"type": positive_number},
+        {QUALITY: 20.0},
     ),
     "variant": (
-        (CLOCK,),
-        "whose stages are trained (default: compression)",
+        "whose stages are trained",
         {"choices": ["paper", "compression"]},
+        {CLOCK: "compression"},
     ),
     "atari_game": (
-        (QUALITY, CLOCK),
-        "this game alone (default: Pong; of quality, Ms. Pac-Man too)",
+        "this game; quality without it takes Pong and Ms. Pac-Man",
         {},
+        {QUALITY: None, CLOCK: "pong"},
     ),
     "num_training_frames": (
-        (QUALITY, CLOCK),
-        "steps of the training set (default: 30000)",
+        "steps of the training set",
         {"type": whole_number(1)},
+        {QUALITY: 30_000, CLOCK: 30_000},
     ),
     "data_path": (
-        (QUALITY, CLOCK),
-        "directory of all data sets (default: data; of clock, recorded anew and thrown away)",
+        "directory of all data sets; clock without it records them, and throws them away",
         {"type": user_path},
+        {QUALITY: Path("data"), CLOCK: None},
     ),
 }
-NUM_TRAINING_FRAMES = 30_000
+
+
+def _given(args, section):
+    """The section's own flags, or their defaults."""
+    defaults = {name: known[section] for name, (*_, known) in _LONG.items() if section in known}
+    return {name: getattr(args, name, default) for name, default in defaults.items()}
 
 
 def measure_quality(args: argparse.Namespace) -> None:
@@ -117,13 +124,9 @@ def measure_quality(args: argparse.Namespace) -> None:
     from benchmarks.quality import GAMES, Settings, measure
     from systems.atari import game_name
 
-    given = {
-        "minutes": 20.0,
-        "num_training_frames": NUM_TRAINING_FRAMES,
-        "data_path": Path("data"),
-    }
-    given |= {name: value for name, value in vars(args).items() if name in given}
-    games = [game_name(args.atari_game)] if "atari_game" in args else GAMES
+    given = _given(args, QUALITY)
+    game = given.pop("atari_game")
+    games = GAMES if game is None else [game_name(game)]
     measure(games, lambda game: Settings(game, **given), args.json)
 
 
@@ -133,10 +136,8 @@ def measure_clock(args: argparse.Namespace) -> None:
     from benchmarks.quality import MODEL, POLICY
     from systems.atari import game_name
 
-    given = {"variant": "compression", "num_training_frames": NUM_TRAINING_FRAMES}
-    given["data_path"] = None
-    given |= {name: value for name, value in vars(args).items() if name in given}
-    game = game_name(getattr(args, "atari_game", "pong"))
+    given = _given(args, CLOCK)
+    game = game_name(given.pop("atari_game"))
     measure(game, model=MODEL, policy=POLICY, output=args.json, **given)
 
 

@@ -18,12 +18,13 @@ from unittest import mock
 
 from benchmarks import STARTED
 from benchmarks.child import in_new_process
+from benchmarks.curve import STAGES
 from systems.errors import say
 from systems.files import write_json
 from systems.provenance import made
+from utils.training.stage import script
 
 SCRIPTS = {"paper": "paper", "compression": "compress"}
-STAGES = ("seq_1", "seq_3", "seq_5", "seq_5_reward")
 IMPORTS, COMPILATION, REST = "imports", "compilation", "rest"
 # What is timed, by its module and name.
 PARTS = {
@@ -92,18 +93,18 @@ class Clock:
         return timed
 
 
-def stage(script: str, flags: list[str]) -> dict[str, float]:
+def stage(module: str, flags: list[str]) -> dict[str, float]:
     """Trains a stage; returns its seconds by part.
 
     Args:
-        script: its module's name.
+        module: of its script.
         flags: of the script.
     """
     from utils.start import import_keras
     from utils.training import stage as stages
 
     import_keras()
-    facts = importlib.import_module(script).STAGE
+    facts = importlib.import_module(module).STAGE
     clock = Clock()
     with _timed(clock):
         stages.main(facts, flags)
@@ -168,15 +169,14 @@ def measure(
         shared.append(f"--train_dir={directory}/trained")
         shared.append(f"--data_path={(data_path or Path(directory)).absolute()}")
         for name in STAGES:
-            base, reward, _ = f"{SCRIPTS[variant]}_{name}".partition("_reward")
-            script = f"{base}_train{reward}"
+            module = script(f"{SCRIPTS[variant]}_{name}").removesuffix(".py")
             flags = [*shared, *(more or {}).get(name, ())]
-            seconds = in_new_process("clock.stage", script=script, flags=flags)
+            seconds = in_new_process("clock.stage", module=module, flags=flags)
             rows.append({"stage": name, "seconds": seconds})
             parts = ", ".join(
                 f"{part} {spent:.0f}" for part, spent in seconds.items() if spent >= 0.5
             )
-            say(f"{script}: {sum(seconds.values()):.0f} s: {parts}")
+            say(f"{module}: {sum(seconds.values()):.0f} s: {parts}")
             if output:
                 what = {"game": game, "variant": variant, "model": model, "policy": policy}
                 what["num_training_frames"] = num_training_frames

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from benchmarks.curve import STAGES
 from benchmarks.pages import by_speed, clock, copied, markdown, number, read, source
 
 # How tables name what `python -m benchmarks` calls so.
 PEERS = {"2016": "Keras, frame by frame, float32"}
-STAGES = ("seq_1", "seq_3", "seq_5", "seq_5_reward")
 
 
 def machines() -> str:

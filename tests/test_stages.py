@@ -266,7 +266,7 @@ def looked_at(path):
     return steps
 
 
-def test_the_paper_variant_begins_with_its_convolutions(flags, tmp_path, capsys, monkeypatch):
+def test_the_paper_variant_begins_with_its_convolutions(flags, tmp_path, capsys):
     run("paper_seq_1_train", *flags, "--pretraining_steps=8", "--learning_rate=1e-30")
     assert "pretraining 1/1, one step ahead: 100%" in capsys.readouterr().err
     events = EventAccumulator(str(directory(tmp_path, "paper_seq_1") / "logs")).Reload()

@@ -21,7 +21,8 @@ class Stage:
         horizon: steps predicted after the warm-up in each training window, as far as the data's
             episodes go.
         decoded: how many of them are decoded and compared, drawn anew for each window.
-        restore: the stage whose best weights it starts from; None: it starts with pretraining.
+        restore: the stage that it goes on from, by its pretraining or else its best weights; None:
+            it is the first one.
         learning_rate: at its peak.
         max_steps: after which it ends.
         pretraining_steps: of the convolutions alone, before the first step. The network is computed
