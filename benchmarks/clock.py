@@ -18,10 +18,10 @@ from unittest import mock
 
 from benchmarks import STARTED
 from benchmarks.child import in_new_process
-from benchmarks.curve import STAGES
 from systems.errors import say
 from systems.files import write_json
 from systems.provenance import made
+from utils.training.phases import STAGES
 from utils.training.stage import script
 
 SCRIPTS = {"paper": "paper", "compression": "compress"}

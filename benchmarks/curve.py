@@ -10,8 +10,8 @@ from pathlib import Path
 from systems.arguments import TRAINED, Parser
 from systems.errors import InputError, check_writable, exit_on_input_error, say, user_path
 from utils.config import read_config
+from utils.training.phases import STAGES
 
-STAGES = ("seq_1", "seq_3", "seq_5", "seq_5_reward")
 HORIZONS = (1, 10, 30)
 PRETRAINING = "pretraining/"  # what tags of pretraining begin with
 

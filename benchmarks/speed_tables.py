@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.curve import STAGES
 from benchmarks.pages import by_speed, clock, copied, markdown, number, read, source
+from utils.training.phases import STAGES
 
 # How tables name what `python -m benchmarks` calls so.
 PEERS = {"2016": "Keras, frame by frame, float32"}

@@ -14,7 +14,7 @@ from benchmarks import agent_tables, shipped_tables, speed_tables
 from benchmarks.pages import TITLES, copied, markdown, number, ratio, read, rewards, source
 from model.operations import parameters
 from model.presets import PRESETS
-from utils.training.phases import PHASES
+from utils.training.phases import PHASES, STAGES
 
 # Those that `make results` trains.
 GAMES = {game: TITLES[game] for game in ("freeway", "pong", "ms_pacman", "space_invaders")}
@@ -240,7 +240,7 @@ def stages() -> str:
     heads += ["steps", "they look ahead", "compared"]
     rows = []
     for variant, label in VARIANTS.items():
-        for stage in speed_tables.STAGES:
+        for stage in STAGES:
             base, reward, _ = stage.partition("_reward")
             facts = import_module(f"{variant}_{base}_train{reward}").STAGE
             ahead = str(facts.horizon) if facts.feed_back else f"1, {facts.horizon} times"

@@ -1,8 +1,10 @@
-"""What the pretraining of each stage predicts: the curriculum of the convolutions."""
+"""The stages of a variant, and what the pretraining of each predicts."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+STAGES = ("seq_1", "seq_3", "seq_5", "seq_5_reward")  # of each variant, in order
 
 
 class Phase(NamedTuple):
