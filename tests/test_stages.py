@@ -347,6 +347,27 @@ def test_without_pretraining_to_go_on_with_a_stage_trains_without(flags, trained
     assert f"{path} is finished" in capsys.readouterr().out
 
 
+def test_a_stage_may_pretrain_and_train_no_further(flags, tmp_path, capsys):
+    flags += ["--pretraining_steps=8", "--max_steps=0"]
+    run("paper_seq_1_train", *flags)
+    out = capsys.readouterr().out
+    assert "paper_seq_1: finished after pretraining\n" in out
+    assert "best weights" not in out and "are kept" not in out
+    path = directory(tmp_path, "paper_seq_1")
+    (row,) = csv.DictReader((path / "history.csv").open())
+    assert (row["epoch"], row["step"]) == ("0", "0")
+    assert np.isfinite(float(row["validation_loss"])) and np.isfinite(float(row["mse_5"]))
+    events = EventAccumulator(str(path / "logs"), size_guidance={"tensors": 0}).Reload()
+    assert [event.step for event in events.Tensors("roll_out")] == [0]
+    run("paper_seq_3_train", *flags)
+    assert "paper_seq_3: finished after pretraining\n" in capsys.readouterr().out
+    error = fails(capsys, "paper_seq_5_train", *flags, "--pretraining_steps=0")
+    assert "expected --max_steps of at least 1 for a stage that does not pretrain" in error
+    (directory(tmp_path, "paper_seq_3") / "pretraining.npz").unlink()
+    error = fails(capsys, "paper_seq_5_train", *flags)
+    assert "or a pretraining to go on with in" in error
+
+
 def test_the_encoder_stays_as_it_is_unless_it_has_a_rate(flags, trained, tmp_path, capsys):
     def moved_by_seq_3(*more, atol=0.0):
         run("compress_seq_3_train", *flags, "--learning_rate=1e-3", *more)
@@ -824,7 +845,7 @@ def test_evaluation_of_checkpoints(flags, trained, tmp_path, monkeypatch, capsys
         ("--batch_size=0", "--batch_size: expected a whole number of at least 1, received '0'"),
         ("--learning_rate=nan", "--learning_rate: expected a number above 0"),
         ("--control_weight=-1", "--control_weight: expected a number of at least 0, received '-1'"),
-        ("--max_steps=many", "--max_steps: expected a whole number of at least 1, received 'many'"),
+        ("--max_steps=many", "--max_steps: expected a whole number of at least 0, received 'many'"),
         ("--seed=-1", "--seed: expected a whole number of at least 0 and at most 4294967295"),
         ("--seed=4294967296", "received '4294967296'"),
         ("--model=lstm", "lstm_84x84x1"),

@@ -164,6 +164,10 @@ def parse(
                     "received both. Leave one out."
                 )
             flags["pretraining_steps"] = 0
+        if not flags["max_steps"] and not flags["pretraining_steps"]:
+            raise InputError(
+                "expected --max_steps of at least 1 for a stage that does not pretrain, received 0"
+            )
         together = {flags["coordinator"], flags["num_processes"], flags["process_id"]}
         if not flags["distribute"] and together != {None}:
             raise InputError(
@@ -255,9 +259,10 @@ def _add_length(add, stage):
     )
     add(
         "--max_steps",
-        type=whole_number(1),
+        type=whole_number(0),
         default=stage.max_steps,
-        help="steps after which the stage ends and the learning rate reaches 0",
+        help="steps after which the stage ends and the learning rate reaches 0; 0: it pretrains "
+        "and trains no further",
     )
     add("--steps_per_epoch", type=whole_number(1), default=100, help="steps between validations")
     add(

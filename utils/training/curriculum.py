@@ -137,6 +137,11 @@ def _that_goes_on(config: StageConfig, tell=lambda text: None) -> StageConfig:
     directory = config.previous_directory
     if not config.pretraining_steps or directory is None or (directory / PRETRAINING).exists():
         return config
+    if not config.max_steps:
+        raise InputError(
+            f"expected --max_steps of at least 1, or a pretraining to go on with in {directory}, "
+            "received 0 and none"
+        )
     tell(
         f"note: {config.stage.restore} has no pretraining to go on with, so this stage trains "
         "without"

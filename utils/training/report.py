@@ -54,13 +54,20 @@ def end(config: StageConfig, run: Run) -> None:
     finished = dataclasses.replace(settings, results=results, steps=state.step, finished=True)
     finished.write(run.directory)
     run.resume.clear()
-    say(f"{run.directory}: finished after {state.step} steps")
+    if not settings.training.max_steps:
+        say(f"{run.directory}: finished after pretraining")
+    else:
+        say(f"{run.directory}: finished after {state.step} steps")
+        _say_which_are_best(settings, state)
+    _print_results(config, results)
+
+
+def _say_which_are_best(settings, state):
     if state.best_step:
         say(f"the best weights by validation loss are those after step {state.best_step}")
     else:
         began = "pretraining" if settings.training.pretraining_steps else settings.restored_from
         say(f"note: no epoch improved the validation loss, so the weights of {began} are kept")
-    _print_results(config, results)
 
 
 def _measure(run):

@@ -74,7 +74,7 @@ class Run:
         )
 
     def train(self) -> None:
-        """Trains until the validation loss has stopped improving, or `max_steps`.
+        """Trains until the validation loss has stopped improving, or `max_steps`; 0: it pretrains.
 
         All processes of a distributed run do the same. The first alone writes.
         """
@@ -85,6 +85,9 @@ class Run:
             self._pretrain(watch)
         if self._starts_trained and state.best is None:
             self._note_best(self._validate(validation)["loss"])
+        if watch and not self.training.max_steps:
+            self._update_copy()
+            watch.epoch(state, {"validation_loss": state.best}, last=True)
         while not self.finished:
             losses = self._train_epoch(windows)
             losses |= {f"validation_{k}": v for k, v in self._validate(validation).items()}
