@@ -60,7 +60,7 @@ play: .venv/installed
 
 # Less data and fewer steps than by default, because Freeway needs no more to be seen to work.
 demo: .venv/installed
-	$(BIN)/python paper_seq_1_train.py $(DEMO_FLAGS) --pretraining_steps=700 --max_steps=0
+	$(BIN)/python paper_seq_1_train.py $(DEMO_FLAGS) --pretraining_steps=750 --max_steps=0
 	$(BIN)/python paper_seq_3_train.py $(DEMO_FLAGS) --pretraining_steps=100 --max_steps=0
 	$(BIN)/python paper_seq_5_train.py $(DEMO_FLAGS) --pretraining_steps=200 --max_steps=0
 	$(BIN)/python paper_seq_5_train_reward.py $(DEMO_FLAGS) --max_steps=1
