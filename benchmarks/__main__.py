@@ -3,9 +3,10 @@
 Ours and the peer take turns, each in a process of its own. The table shows medians. The peer is the
 same network in PyTorch (torch.compile, fused Adam, bfloat16 autocast where that is faster), which
 needs `pip install -r benchmarks/requirements.txt`. "2016" is the same network in Keras, run frame
-by frame in float32. "Limit" is the share of what the machine's matrix products, or its memory,
-allow the network as it is written. Imagination by one matrix an action needs fewer operations and
-may pass that limit.
+by frame in float32. Pretraining is compared with the same convolutions, losses and optimizer in
+PyTorch, compiled or not, whichever is faster. "Limit" is the share of what the machine's matrix
+products, or its memory, allow the network as it is written. Imagination by one matrix an action
+needs fewer operations and may pass that limit.
 
 Two things take long and are measured by --only alone. --only=quality says how well this model and
 peers predict after equal minutes of training on the same frames: see benchmarks/quality.py. It
@@ -31,7 +32,7 @@ from systems.errors import (
 )
 from utils.start import import_keras, prepare
 
-SECTIONS = ("train", "imagine", "data", "record")
+SECTIONS = ("pretrain", "train", "imagine", "data", "record")
 QUALITY, CLOCK = "quality", "clock"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Iterator
 
@@ -40,6 +41,28 @@ def _in_turn(rounds, **calls):
         name: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
         for name, runs in figures.items()
     }
+
+
+def pretraining(rounds: int, data: str, machine: dict) -> Iterator[dict]:
+    """Steps of the first script's pretraining beside PyTorch's, compiled or not."""
+    batches = GPU_BATCH if machine["device"] else BATCH
+    for model, variant in itertools.product((SMALL, LARGE), ("paper", "compression")):
+        work = {"model": model, "variant": variant, "data": data}
+        checked = in_new_process("pretrain.agreement", **work)
+        tolerance = 1e-2 if machine["device"] else 1e-4
+        assert abs(checked["loss"] / checked["peer_loss"] - 1) < tolerance, checked
+        work |= {"batch_size": batches[model], "steps": 40}
+        theirs = {**work, "precision": machine["precision"]}
+        figures = _in_turn(
+            rounds,
+            ours=("pretrain.ours", work),
+            compiled=("pretrain.pytorch", {**theirs, "compiled": True}),
+            eager=("pretrain.pytorch", {**theirs, "compiled": False}),
+        )
+        rates = {name: 1 / figure["seconds"] for name, figure in figures.items()}
+        better = max(("compiled", "eager"), key=rates.get)
+        name = f"pretraining, {model}, {variant} (steps/s)"
+        yield _row(name, rates["ours"], rates[better], f"PyTorch, {better}")
 
 
 def training(rounds: int, data: str, machine: dict) -> Iterator[dict]:
@@ -168,6 +191,7 @@ def recording(rounds: int, data: str, machine: dict) -> Iterator[dict]:
 
 
 COMPARISONS = {
+    "pretrain": pretraining,
     "train": training,
     "imagine": imagination,
     "data": data_loading,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.limits import torch_device
-from model.presets import PRESETS
+from model.presets import PRESETS, Preset
 
 
 class TorchNetwork(nn.Module):
@@ -97,15 +97,7 @@ class TorchNetwork(nn.Module):
         frames = torch.cat([before, frames], 1)
         x = torch.cat([frames[:, i : i + time_] for i in range(stack)], -1)
         x = x.flatten(0, 1).permute(0, 3, 1, 2)  # channels first by name, last in memory
-        for i, conv in enumerate(self.preset.encoder):
-            # "Same" padding, the odd pixel at the end.
-            pads = []
-            for size in (x.shape[3], x.shape[2]):
-                total = max((math.ceil(size / conv.stride) - 1) * conv.stride + conv.size - size, 0)
-                pads += [total // 2, total - total // 2]
-            kernel, bias = self.encoder_convs[2 * i], self.encoder_convs[2 * i + 1]
-            x = F.conv2d(F.pad(x, pads), kernel, bias, stride=conv.stride)
-            x = F.leaky_relu(x, 0.1)
+        x = convolve(x, self.preset, self.encoder_convs)
         x = x.permute(0, 2, 3, 1).flatten(1)
         x = F.leaky_relu(x @ self.encoder_dense[0] + self.encoder_dense[1], 0.1)
         return x.unflatten(0, (batch, time_)), frames[:, time_:]
@@ -125,14 +117,7 @@ class TorchNetwork(nn.Module):
         height, width, channels = self.preset.decoder_start
         x = F.leaky_relu(h.flatten(0, 1) @ self.decoder_dense[0] + self.decoder_dense[1], 0.1)
         x = x.unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
-        layers = zip(self.preset.decoder, self.preset.decoder_sizes(), strict=True)
-        for i, (conv, size) in enumerate(layers):
-            kernel, bias = self.decoder_convs[2 * i], self.decoder_convs[2 * i + 1]
-            crop = (conv.size - conv.stride) // 2
-            x = F.conv_transpose2d(x, kernel, bias, stride=conv.stride, padding=crop)
-            x = x[:, :, : size[0], : size[1]]
-            if i < len(self.preset.decoder) - 1:
-                x = F.leaky_relu(x, 0.1)
+        x = deconvolve(x, self.preset, self.decoder_convs)
         return x.permute(0, 2, 3, 1).unflatten(0, (batch, time_)).float()
 
     def heads(self, h):
@@ -172,6 +157,31 @@ class TorchNetwork(nn.Module):
         if variant == "paper":
             return torch.cat(pictures, 1)
         return self.decode(torch.stack(outputs, 1))
+
+
+def convolve(x: torch.Tensor, preset: Preset, parameters: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The encoder's convolutions, by a kernel and a bias for each; channels first by name."""
+    for i, conv in enumerate(preset.encoder):
+        # "Same" padding, the odd pixel at the end.
+        pads = []
+        for size in (x.shape[3], x.shape[2]):
+            total = max((math.ceil(size / conv.stride) - 1) * conv.stride + conv.size - size, 0)
+            pads += [total // 2, total - total // 2]
+        kernel, bias = parameters[2 * i], parameters[2 * i + 1]
+        x = F.leaky_relu(F.conv2d(F.pad(x, pads), kernel, bias, stride=conv.stride), 0.1)
+    return x
+
+
+def deconvolve(x: torch.Tensor, preset: Preset, parameters: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The decoder's convolutions, by a kernel and a bias for each; channels first by name."""
+    for i, (conv, size) in enumerate(zip(preset.decoder, preset.decoder_sizes(), strict=True)):
+        kernel, bias = parameters[2 * i], parameters[2 * i + 1]
+        crop = (conv.size - conv.stride) // 2
+        x = F.conv_transpose2d(x, kernel, bias, stride=conv.stride, padding=crop)
+        x = x[:, :, : size[0], : size[1]]
+        if i < len(preset.decoder) - 1:
+            x = F.leaky_relu(x, 0.1)
+    return x
 
 
 def train(
