@@ -2,7 +2,7 @@
 # report. make train GAME=pong VARIANT=compression: the four stages of a variant (MODEL=lstm_210x160x3
 # for full frames); the same command goes on where it was stopped. make test: lint and all tests.
 # make test-fast: lint and the quick ones. make agent GAME=freeway: an agent that learns in the
-# compressed game. All make their own virtual environment first.
+# compressed game; make agent-again: one round more, with what it has played. All make their own virtual environment first.
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -31,7 +31,7 @@ SHIPPED = $(addprefix pretrained-,freeway pong ms_pacman space_invaders breakout
 
 ON_JAX = $(addprefix tests/test_,networks.py pretraining.py predictor.py optimizer.py fast_imagination.py)
 
-.PHONY: test test-fast demo train agent results recall play clips figures $(RESULTS) pretrained $(SHIPPED) lunar_lander doom clean
+.PHONY: test test-fast demo train agent agent-again results recall play clips figures $(RESULTS) pretrained $(SHIPPED) lunar_lander doom clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -74,11 +74,27 @@ train: .venv/installed
 	@$(BIN)/python -m utils.watching.summary checkpoints/$(GAME)/$(MODEL)
 
 # An agent that learns in the compressed game alone, and then plays the real one.
+AGENT = checkpoints/pretrained/$(GAME)/$(MODEL)/agent_compress_pretrained
 agent: .venv/installed
 	mkdir -p recordings
 	$(BIN)/python train_agent.py --pretrained=$(GAME)
-	$(BIN)/python evaluate_agent.py --agent=checkpoints/pretrained/$(GAME)/$(MODEL)/agent_compress_pretrained \
+	$(BIN)/python evaluate_agent.py --agent=$(AGENT) \
 		--json=docs/results/agent_$(GAME).json --video=recordings/agent_$(GAME).mp4
+
+# One round more: what the agent does is recorded and joined to what the model has seen. The model's
+# pretraining goes on with that, and an agent learns in the new model.
+ROUND = data/$(GAME)/round-2-v1
+ROUND_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=$(call PLAYER,$(GAME)) --training_data=$(ROUND) \
+	--num_training_frames=10000 --train_dir=checkpoints/round-2
+agent-again: agent
+	$(BIN)/python record_agent.py --agent=$(AGENT)
+	test -e $(ROUND) || $(BIN)/python -m systems.join --name=round-2 \
+		$$(for set in data/$(GAME)/*-seed1-v2 data/$(GAME)/agent-*; do echo --dataset=$$set; done)
+	$(BIN)/python compress_seq_5_train.py $(ROUND_FLAGS) --pretrained --pretraining_steps=1600
+	$(BIN)/python compress_seq_5_train_reward.py $(ROUND_FLAGS)
+	$(BIN)/python train_agent.py --checkpoint=checkpoints/round-2/$(GAME)/$(MODEL)/compress_seq_5_reward
+	$(BIN)/python evaluate_agent.py --json=docs/results/agent_$(GAME)_again.json \
+		--agent=checkpoints/round-2/$(GAME)/$(MODEL)/agent_compress_seq_5_reward
 
 # What docs/results.md shows: some two hours a game on two cores. `make results-freeway` makes one game's.
 results: $(RESULTS) figures

@@ -124,6 +124,7 @@ def record(
     mode: int = 0,
     difficulty: int = 0,
     known_actions: Sequence[Sequence[int]] = (),
+    player: str | None = None,
 ) -> Path:
     """Records a data set unless it is there already.
 
@@ -145,9 +146,11 @@ def record(
         mode, difficulty: of the Atari game; 0 is its own default.
         known_actions: what the policy does in the first episodes, where that is known. It need not
             be found out again, which takes most of the time where a policy looks ahead.
+        player: who chose the known actions, if it was no policy: letters, digits and hyphens. The
+            data set is named after it. The policy goes on where they end.
 
     Returns:
-        The data set's directory, which is that of `dataset_directory` and `policy_name`.
+        The data set's directory: that of `dataset_directory`, by `player` or `policy_name`.
 
     Raises:
         InputError: an argument cannot be used, or the data set cannot be written.
@@ -173,15 +176,15 @@ def record(
             "received one with --env. Leave it out; environments have options (--env_kwargs)"
         )
     emulator = pooled_frames, mode, difficulty
-    directory = dataset_directory(data_path, game, name, num_frames, seed, *emulator)
+    directory = dataset_directory(data_path, game, player or name, num_frames, seed, *emulator)
     if in_environment:
         real_game = RealGame(environment=game)
     else:
         real_game = RealGame(game, pooled_frames=pooled_frames, mode=mode, difficulty=difficulty)
     with new_data_set(directory, overwrite) as new:
         if new:
-            dataset_id = _minari_name(game, name, num_frames, seed, *emulator)
-            more = num_frames, seed, num_workers, progress, known_actions
+            dataset_id = _minari_name(game, player or name, num_frames, seed, *emulator)
+            more = num_frames, seed, num_workers, progress, known_actions, player
             _play_and_write(new, dataset_id, real_game, policy, name, *more)
     return directory
 
@@ -197,6 +200,7 @@ def _play_and_write(
     num_workers: int,
     progress: bool,
     known_actions: Sequence[Sequence[int]],
+    player: str | None,
 ) -> None:
     """Plays, and writes both files of a data set into `directory`, which does not exist yet."""
     played = real_game.begin()
@@ -219,12 +223,12 @@ def _play_and_write(
         for episode in episodes:
             writer.write(episode)
             colours += episode.colours
-        settings = make_policy(name, played, np.random.default_rng(seed)).settings
+        settings = {} if player else make_policy(name, played, np.random.default_rng(seed)).settings
         writer.finish(
             dataset_id,
             played.num_actions,
             packages=(played.package, "numpy", "h5py"),
-            policy=policy,
+            policy=player or policy,
             policy_settings=settings,
             seed=seed,
             **_about_atari(played, colours)

@@ -16,6 +16,7 @@ PURPOSES = (
     "video",
     "environment",
     "recording",
+    "agent",
 )  # append only: a place in this list is part of the seed
 
 

@@ -21,7 +21,7 @@ from .test_start import STAGES, TOOLS, start
 ROOT = Path(__file__).parents[1]
 MODULES = ["systems.record", "systems.import_video", "systems.controlled", "systems.flicker"]
 MODULES += ["utils.watching.summary", "utils.training.ship", "benchmarks", "benchmarks.figures"]
-MODULES += ["benchmarks.clips", "benchmarks.curve", "benchmarks.players"]
+MODULES += ["benchmarks.clips", "benchmarks.curve", "benchmarks.players", "systems.join"]
 ENTRIES = [*STAGES, *TOOLS, *MODULES]
 
 
@@ -86,6 +86,7 @@ def test_the_documents_commands_have_flags_that_there_are(name, count):
         ("results-pong", 10),
         ("clips", 7),
         ("agent GAME=pong", 2),
+        ("agent-again GAME=pong", 8),
         ("doom", 9),
     ],
 )

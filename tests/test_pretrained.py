@@ -20,6 +20,7 @@ from utils import pretrained, small_weights
 from utils.acting.gymnasium_env import CompressedAtariEnv, CompressedAtariVectorEnv
 from utils.checkpoint import Checkpoint, load_weights
 from utils.checkpoint_flags import DIRECTORY
+from utils.config import PRETRAINING
 from utils.pretrained import Shipped, pretrained_checkpoint
 from utils.training import shipping
 from utils.training.shipping import ship
@@ -199,6 +200,20 @@ def test_a_stage_starts_from_it(shipped, variant, capsys):
         np.testing.assert_allclose(*kernels, atol=1e-6)
 
 
+def test_pretraining_goes_on_from_it(shipped, variant, capsys):
+    script = SCRIPTS[variant].replace("seq_1", "seq_5")
+    run(shipped, script, "--pretrained", "--pretraining_steps=4", "--max_steps=0")
+    assert "its pretraining goes on" in capsys.readouterr().out
+    name = script.removesuffix("_train")
+    stage = Checkpoint(shipped / "checkpoints/freeway/tiny_wider" / name)
+    assert stage.config.training.pretraining_steps == 4 and stage.config.finished
+    before = small_weights.read_arrays(shipped / "shipped" / f"freeway_{variant}.npz")
+    after = small_weights.read_arrays(stage.directory / PRETRAINING)
+    np.testing.assert_allclose(after["mean_frame"], before["mean_frame"], rtol=1e-3)
+    moved = np.abs(after["convolution_0.kernel"] - before["convolution_0.kernel"]).max()
+    assert 0 < moved < 0.02  # half precision rounds off less than that
+
+
 def fails(capsys, function):
     with pytest.raises(SystemExit) as error:
         function()
@@ -221,7 +236,7 @@ def test_flags_that_do_not_fit_are_one_clear_message(
         assert expected in fails(capsys, evaluate.main)
     script = SCRIPTS[variant]
     for more, expected in (
-        (["--pretrained", "--pretraining_steps=7"], "received both"),
+        (["--pretrained", "--max_steps=0"], "expected --max_steps of at least 1"),
         (["--pretrained", "--model=tiny"], "expected --model=tiny_wider"),
         (["--pretrained", "--policy=random"], "--policy=random"),
         (["--pretrained", "--atari_game=pong"], "received pong"),
@@ -255,7 +270,7 @@ def test_what_is_damaged_or_cannot_be_shipped_is_refused(shipped, trained, varia
 def pretrained_copy(path, stage):
     """A stage's directory without what pretraining left."""
     copy = shutil.copytree(stage, path / "stage")
-    (copy / small_weights.PRETRAINING).unlink()
+    (copy / PRETRAINING).unlink()
     return copy
 
 

@@ -27,8 +27,8 @@ from systems.dataset import CONTROLLED, Dataset, palette
 from systems.errors import InputError
 from systems.record import dataset_directory, record
 from utils.checkpoint import Checkpoint, fastest_precision, training_in
-from utils.config import read_config
-from utils.small_weights import PRETRAINING, read_arrays
+from utils.config import PRETRAINING, read_config
+from utils.small_weights import read_arrays
 from utils.training import watch
 from utils.training.command_line import CONTROL_WEIGHT, parse, parser
 from utils.training.phases import PHASES

@@ -20,7 +20,7 @@ STAGES = [
     for stage in ("1_train", "3_train", "5_train", "5_train_reward")
 ]
 TOOLS = ["evaluate.py", "generate_video.py", "plan.py", "play.py"]
-TOOLS += ["train_agent.py", "evaluate_agent.py"]
+TOOLS += ["train_agent.py", "evaluate_agent.py", "record_agent.py"]
 # Run as __main__ once NumPy's and Keras' first imports have been watched.
 WATCHED = """
 import os, runpy, sys

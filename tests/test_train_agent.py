@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 
 import evaluate_agent
+import record_agent
 import train_agent
 from model.actor_critic import ActorCritic
 from model.predictor import State
+from systems.controlled import find_controlled
 from systems.dataset import Dataset
 from systems.errors import InputError
 from systems.record import record
@@ -157,6 +159,36 @@ def test_it_is_trained_and_plays_the_real_game(checkpoint, tmp_path, capsys):
     assert "freeway, agent: 0.0 points on average" in capsys.readouterr().out
     # The first step only waits, so that there is something to decide from.
     assert Image.open(film).n_frames == 11
+
+
+def test_what_it_plays_is_recorded(checkpoint, tmp_path, capsys):
+    run(train_agent, "--checkpoint", checkpoint, *FLAGS)
+    directory = checkpoint.parent / "agent_compress_seq_5_reward"
+    flags = [f"--agent={directory}", "--num_frames=70", "--seed=5"]
+    sets = []
+    for place in ("one", "other"):
+        run(record_agent, *flags, f"--data_path={tmp_path / place}")
+        (found,) = (tmp_path / place / "freeway").glob("agent-*-70-seed5-v2")
+        sets.append(Dataset(found))
+    one, other = sets
+    assert one.path.read_bytes() == other.path.read_bytes()
+    assert one.lengths.tolist() == [70] and one.metadata["policy"] == one.path.parts[-3][:14]
+    wait = one.action_meanings.index("NOOP")
+    assert one.actions[0][0] == wait and len(set(one.actions[0].tolist())) > 1
+    # Actions and no-ops lead to the frames that are recorded, or this would refuse.
+    find_controlled(one.directory, num_workers=1, progress=False)
+    run(record_agent, *flags, f"--data_path={tmp_path / 'one'}")
+    assert "is there already, nothing to do" in capsys.readouterr().out
+
+
+def test_actions_are_drawn_by_their_probabilities(checkpoint):
+    run(train_agent, "--checkpoint", checkpoint, *FLAGS)
+    agent = agent_files.TrainedAgent(checkpoint.parent / "agent_compress_seq_5_reward")
+    output = np.random.default_rng(1).normal(size=(1, UNITS)).astype(np.float32)
+    policy = np.exp(agent._network.predict_on_batch(output)["log_policy"])[0]
+    drawn = agent.drawn_actions(np.repeat(output, 4000, axis=0), np.random.default_rng(2))
+    shares = np.bincount(drawn, minlength=len(policy)) / len(drawn)
+    np.testing.assert_allclose(shares, policy, atol=0.03)
 
 
 def test_an_agent_that_goes_up_crosses_the_road(checkpoint):

@@ -22,6 +22,7 @@ from systems.gymnasium_game import Environment, GymnasiumGame
 from systems.real_game import RealGame
 
 CONFIG = "config.json"
+PRETRAINING = "pretraining.npz"  # of a stage that has pretraining
 WEIGHTS = "best.weights.h5"
 VERSION = 2  # of the file's layout
 TRAIN_DIR = Path("checkpoints")  # where the scripts train unless they are told otherwise

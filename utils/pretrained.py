@@ -24,7 +24,7 @@ from systems.policies import policy_name
 from systems.record import dataset_directory, record
 from utils.checkpoint import WEIGHTS, stage_directory
 from utils.checkpoint_flags import DEFAULT_GAME, DEFAULT_VARIANT, DIRECTORY, shipped_names
-from utils.config import CheckpointConfig, from_json, read_config
+from utils.config import PRETRAINING, CheckpointConfig, from_json, read_config
 from utils.start import import_keras
 
 ROLES = ("training", "test")  # of the play whose actions are shipped
@@ -187,8 +187,8 @@ def _canonical(game):
 
 
 def _is_made(directory, config):
-    """Whether the checkpoint is there and made of these very weights."""
-    if not (directory / WEIGHTS).exists():
+    """Whether the checkpoint is there, whole, and made of these very weights."""
+    if not all((directory / name).exists() for name in (WEIGHTS, PRETRAINING)):
         return False
     try:
         return read_config(directory).restored_weights == config.restored_weights

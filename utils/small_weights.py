@@ -21,9 +21,8 @@ from systems.errors import InputError, one_line
 from systems.files import write_whole
 from systems.windows import WindowSpec, sample
 from utils.checkpoint import save_weights
-from utils.config import CheckpointConfig
+from utils.config import PRETRAINING, CheckpointConfig
 
-PRETRAINING = "pretraining.npz"  # in the directory of a stage that has pretraining
 STATISTICS = ("mean_frame", "pixel_scale", "palette")  # of the frames
 # What each feature adds to the logit of termination, and the logit where all are 0.
 TERMINATION, TERMINATION_BIAS = "termination", "termination_bias"
@@ -180,9 +179,10 @@ def build(path: Path, config: CheckpointConfig, dataset: Dataset, directory: Pat
         def show(share):
             bar.update(round(95 * share) - bar.n)
 
-        predictor, _ = computed(read_arrays(path), config, dataset, show)
+        predictor, pretraining = computed(read_arrays(path), config, dataset, show)
         directory.mkdir(parents=True)
         save_weights(predictor.network, directory)
+        write_pretraining(directory, predictor.network, pretraining)  # to go on from
         config.write(directory)
         bar.update(100 - bar.n)
 

@@ -91,6 +91,12 @@ class TrainedAgent:
         """The likeliest action of each game, int (games,), by its output, (games, units)."""
         return self._network.predict_on_batch(outputs)["log_policy"].argmax(axis=1)
 
+    def drawn_actions(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """An action of each game, int (games,), drawn by the policy's probabilities."""
+        policy = np.exp(self._network.predict_on_batch(outputs)["log_policy"].astype(np.float64))
+        limits = np.cumsum(policy, axis=1)[:, :-1]
+        return (rng.random((len(policy), 1)) >= limits).sum(axis=1)
+
 
 def write_agent(directory: Path, agent: ActorCritic, config: AgentConfig) -> None:
     """Writes a trained agent. The JSON comes last, and says that it is whole."""

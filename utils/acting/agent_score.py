@@ -124,24 +124,45 @@ def agents_returns(
     max_steps: int,
     watcher: Watcher | None = None,
 ) -> list[float]:
-    """Plays episodes side by side; returns the points of each.
+    """Plays episodes of seeds 0, 1, ... side by side; returns the points of each.
 
     Args:
         config: of the checkpoint.
+        num_episodes: how many.
+        predictor, policy, max_steps, watcher: see `agents_games`.
+    """
+    games = begun(config, range(num_episodes))
+    earned, _ = agents_games(games, config, predictor, policy, max_steps, watcher)
+    return earned
+
+
+def agents_games(
+    games: Sequence,
+    config: CheckpointConfig,
+    predictor: FramePredictor,
+    policy: Callable[[np.ndarray], np.ndarray],
+    max_steps: int,
+    watcher: Watcher | None = None,
+) -> tuple[list[float], list[list[int]]]:
+    """Plays games side by side; returns the points and the actions of each.
+
+    Args:
+        games: at the beginning of their episodes.
+        config: of the checkpoint.
         predictor: which observes the games.
         policy: maps outputs, float32 (games, units), to actions, int (games,).
-        num_episodes: of seeds 0, 1, ...
         max_steps: of an episode.
         watcher: of the first one.
     """
-    shape, games = predictor.preset.frame_shape, begun(config, num_episodes)
-    waiting = np.full(num_episodes, wait(config.action_meanings))
+    shape = predictor.preset.frame_shape
+    waiting = np.full(len(games), wait(config.action_meanings))
 
     def frames():
         return np.stack([game.observation(shape) for game in games])
 
     # There is an output after the second frame, so the first step waits.
     first, earned = frames(), step(games, waiting)
+    taken = [[int(action)] for action in waiting]
     observe, go_on = Observation(predictor), Observation(predictor)
     seen = {"frames": np.stack([first, frames()], axis=1), "actions": waiting[:, None]}
     state = observe.predict_on_batch({**seen, "actions": seen["actions"].astype(np.int32)})
@@ -150,19 +171,21 @@ def agents_returns(
         actions = policy(outputs)
         if watcher and alive(games)[0]:
             watcher.watch(games[0].observation(shape), outputs[:1], int(actions[0]))
+        for i in np.flatnonzero(alive(games)):
+            taken[i].append(int(actions[i]))
         earned += step(games, actions)
         if not alive(games).any():
             break
         batch = {"frames": frames()[:, None], "actions": actions[:, None].astype(np.int32)}
         state = go_on.predict_on_batch({**batch, "state": state})
-    return earned.tolist()
+    return earned.tolist(), taken
 
 
 def players_returns(
     config: CheckpointConfig, player: str, num_episodes: int, max_steps: int
 ) -> list[float]:
     """What one of `PLAYERS` earns in the same games."""
-    games = begun(config, num_episodes)
+    games = begun(config, range(num_episodes))
     policies = [
         PLAYERS[player](game, generator("planning", 0, number)) for number, game in enumerate(games)
     ]
@@ -172,7 +195,9 @@ def players_returns(
 def best_constant(config: CheckpointConfig, num_episodes: int, max_steps: int) -> list[float]:
     """What the action earns in the same games that earns most of those held all the time."""
     returns = [
-        _play(begun(config, num_episodes), lambda a=action: np.full(num_episodes, a), max_steps)
+        _play(
+            begun(config, range(num_episodes)), lambda a=action: np.full(num_episodes, a), max_steps
+        )
         for action in range(len(config.action_meanings))
     ]
     return max(returns, key=sum)
@@ -188,10 +213,10 @@ def _play(games, choose, max_steps):
     return earned.tolist()
 
 
-def begun(config: CheckpointConfig, num_episodes: int) -> list:
-    """The games at the beginning of their episodes."""
-    games = [config.begin_real_game() for _ in range(num_episodes)]
-    for seed, game in enumerate(games):
+def begun(config: CheckpointConfig, seeds: Sequence[int]) -> list:
+    """The games at the beginning of the episodes of these seeds."""
+    games = [config.begin_real_game() for _ in seeds]
+    for seed, game in zip(seeds, games, strict=True):
         game.reset(seed)
     return games
 

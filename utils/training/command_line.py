@@ -157,12 +157,9 @@ def parse(
                 f"expected --pretraining_steps for stages without the reward, received "
                 f"{flags['pretraining_steps']} for {stage.name}. Leave the flag out."
             )
-        if flags["pretrained"]:
-            if flags["pretraining_steps"] != stage.pretraining_steps:
-                raise InputError(
-                    "expected --pretrained, which skips pretraining, or --pretraining_steps, "
-                    "received both. Leave one out."
-                )
+        parsed.set_defaults(atari_game=None, pretraining_steps=None)
+        given = parsed.parse_args(argv)
+        if flags["pretrained"] and given.pretraining_steps is None:
             flags["pretraining_steps"] = 0
         if not flags["max_steps"] and not flags["pretraining_steps"]:
             raise InputError(
@@ -174,11 +171,9 @@ def parse(
                 "expected --distribute beside --coordinator, --num_processes and --process_id, "
                 "received those without it"
             )
-        parsed.set_defaults(atari_game=None)
-        given = parsed.parse_args(argv).atari_game
         in_data = flags["training_data"] and game_of_directory(flags["training_data"])
         # The data set's game need not be named, and may be no Atari game.
-        flags["atari_game"] = given or in_data or flags["atari_game"]
+        flags["atari_game"] = given.atari_game or in_data or flags["atari_game"]
         if flags["atari_game"] != in_data:
             flags["atari_game"] = game_name(flags["atari_game"])
         missing = [f"--{role}_data" for role in ROLES if not flags[f"{role}_data"]]
@@ -255,7 +250,8 @@ def _add_length(add, stage):
     add(
         "--pretrained",
         action="store_true",
-        help="start from the game's shipped weights, not from the stage before; no pretraining",
+        help="start from the game's shipped weights, not from the stage before; without "
+        "--pretraining_steps nothing is pretrained",
     )
     add(
         "--max_steps",

@@ -22,9 +22,8 @@ from utils.checkpoint import (
     fastest_precision,
     training_in,
 )
-from utils.config import CONFIG, CheckpointConfig, TrainingConfig
+from utils.config import CONFIG, PRETRAINING, CheckpointConfig, TrainingConfig
 from utils.pretrained import Shipped, pretrained_checkpoint
-from utils.small_weights import PRETRAINING
 from utils.training import distribution, report
 from utils.training.command_line import ROLES, StageConfig
 from utils.training.distribution import Devices
@@ -135,7 +134,9 @@ def _check_flags(config, finished):
 def _that_goes_on(config: StageConfig, tell=lambda text: None) -> StageConfig:
     """The same without pretraining where the stage before has none to go on with."""
     directory = config.previous_directory
-    if not config.pretraining_steps or directory is None or (directory / PRETRAINING).exists():
+    if not config.pretraining_steps or directory is None or config.pretrained:
+        return config
+    if (directory / PRETRAINING).exists():
         return config
     if not config.max_steps:
         raise InputError(
@@ -222,7 +223,8 @@ def _shipped_weights(config, devices) -> Checkpoint:
         directories.append(pretrained_checkpoint(config.game, variant, *place))
 
     devices.first_then_others(compute)
-    say(f"starting from {name} in {directories[0]}: its pretraining is not done again")
+    so = "goes on" if config.pretraining_steps else "is not done again"
+    say(f"starting from {name} in {directories[0]}: its pretraining {so}")
     return Checkpoint(directories[0])
 
 

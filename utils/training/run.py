@@ -16,8 +16,8 @@ from model.predictor import FramePredictor, RollOut
 from model.presets import PRESETS
 from systems.dataset import Dataset, palette
 from utils.checkpoint import load_weights, save_weights
-from utils.config import CheckpointConfig
-from utils.small_weights import PRETRAINING, read_arrays, write_pretraining
+from utils.config import PRETRAINING, CheckpointConfig
+from utils.small_weights import read_arrays, write_pretraining
 from utils.training.batches import fit
 from utils.training.distribution import Devices
 from utils.training.optimizer import ScaledAdam, rise_and_fall

@@ -19,7 +19,7 @@ from systems.version import full_commit
 from utils import small_weights
 from utils.checkpoint import Checkpoint, save_weights, stage_directory
 from utils.checkpoint_flags import DIRECTORY
-from utils.config import TRAIN_DIR, CheckpointConfig
+from utils.config import PRETRAINING, TRAIN_DIR, CheckpointConfig
 from utils.pretrained import Description, Shipped, ShippedPlay, pretrained_checkpoint
 from utils.training.stage import script
 from utils.training.termination import fit_termination
@@ -48,12 +48,12 @@ def ship(stage: Path, output: Path = DIRECTORY, *, num_frames: int) -> Shipped:
             `systems.record`.
     """
     config = Checkpoint(stage).config
-    if not (stage / small_weights.PRETRAINING).exists():
+    if not (stage / PRETRAINING).exists():
         raise InputError(
-            f"expected the directory of a stage with {small_weights.PRETRAINING}, received "
+            f"expected the directory of a stage with {PRETRAINING}, received "
             f"{stage}, of {config.stage}. Name a stage that has --pretraining_steps."
         )
-    arrays = small_weights.read_arrays(stage / small_weights.PRETRAINING)
+    arrays = small_weights.read_arrays(stage / PRETRAINING)
     data = {
         role: find_dataset(path, config.game, len(config.action_meanings))
         for role, path in config.data.items()

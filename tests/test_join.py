@@ -1,0 +1,99 @@
+"""Data sets that are joined: all episodes of all of them, and no others."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from systems.controlled import find_controlled
+from systems.dataset import CONTROLLED, Dataset
+from systems.errors import InputError
+from systems.join import join, main
+from systems.metadata import METADATA
+from systems.record import record
+
+pytestmark = pytest.mark.slow
+SHAPE = 84, 84, 1
+
+
+def recorded(path, policy="persistent", num_frames=60, seed=1, **more):
+    return record("freeway", policy, num_frames, seed, path, 1, False, **more)
+
+
+@pytest.fixture
+def sets(tmp_path):
+    return [recorded(tmp_path), recorded(tmp_path, "random", 40, 2)]
+
+
+def test_all_episodes_are_there_in_order(sets, tmp_path, capsys):
+    output = tmp_path / "freeway" / "round-2-v1"
+    given = [f"--dataset={sets[0]}", f"--dataset={sets[1].parent}", "--name=round-2"]
+    main([*given, f"--data_path={tmp_path}"])
+    assert f"wrote {output}/data" in capsys.readouterr().out
+    joined, parts = Dataset(output), [Dataset(directory) for directory in sets]
+    assert joined.names == ["episode_0", "episode_1"]
+    assert joined.lengths.tolist() == [60, 40]
+    for number, part in enumerate(parts):
+        np.testing.assert_array_equal(joined.actions[number], part.actions[0])
+        assert joined.no_ops[number] == part.no_ops[0]
+        ours, theirs = (
+            one.read(episode, 3, 5, SHAPE)["frames"]
+            for one, episode in ((joined, number), (part, 0))
+        )
+        np.testing.assert_array_equal(ours, theirs)
+    with h5py.File(joined.path) as file:
+        assert [int(file[name].attrs["id"]) for name in joined.names] == [0, 1]
+    about = joined.metadata
+    assert about["joined"] == [part.metadata["dataset_id"] for part in parts]
+    assert about["total_steps"] == 100 and about["total_episodes"] == 2
+    assert about["dataset_id"] == "freeway/round-2-v1"
+    # It is played again like any other, and the parts are left as they were.
+    assert not (joined.directory / CONTROLLED).exists()
+    find_controlled(output, num_workers=1, progress=False)
+    assert not (parts[0].directory / CONTROLLED).exists()
+
+
+def test_controlled_pixels_are_joined_where_all_have_them(sets, tmp_path):
+    for directory in sets:
+        find_controlled(directory, num_workers=1, progress=False)
+    joined = Dataset(join(sets, "joined", tmp_path))
+    for number, directory in enumerate(sets):
+        ours, theirs = (
+            one.read_controlled(episode, range(20, 30), SHAPE)
+            for one, episode in ((joined, number), (Dataset(directory), 0))
+        )
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_colour_is_known_where_any_data_set_knows_it(sets, tmp_path):
+    path = sets[0] / METADATA
+    metadata = json.loads(path.read_text())
+    known = [index for index, colour in enumerate(metadata["palette"]) if colour]
+    for name in ("palette", "grey_palette"):
+        metadata[name][known[0]] = None
+    path.write_text(json.dumps(metadata))
+    joined = Dataset(join(sets, "joined", tmp_path))
+    assert joined.metadata["palette"][known[0]] == Dataset(sets[1]).metadata["palette"][known[0]]
+    metadata["palette"][known[1]] = [1, 2, 3]
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(InputError, match="expected one palette"):
+        join(sets, "again", tmp_path)
+    assert not (tmp_path / "freeway" / "again-v1").exists()
+
+
+def test_what_cannot_be_joined_is_refused(sets, tmp_path):
+    with pytest.raises(InputError, match="two data sets or more, received 1"):
+        join(sets[:1], "joined", tmp_path)
+    harder = recorded(tmp_path, mode=1)
+    with pytest.raises(InputError, match="but mode is 0 in .* and 1 in"):
+        join([sets[0], harder], "joined", tmp_path)
+    pong = record("pong", "random", 20, 1, tmp_path, 1, False)
+    with pytest.raises(InputError, match="expected data sets of one game"):
+        join([sets[0], pong], "joined", tmp_path)
+    assert not (tmp_path / "freeway" / "joined-v1").exists()
+    with pytest.raises(InputError, match="expected a name of letters"):
+        join(sets, "a/b", tmp_path)
+    join(sets, "joined", tmp_path)
+    with pytest.raises(InputError, match="expected a new --name, received joined"):
+        join(sets, "joined", tmp_path)

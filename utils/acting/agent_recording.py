@@ -1,0 +1,80 @@
+"""Records what an agent does in the real game, as a data set."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from pathlib import Path
+
+from systems.errors import InputError, say
+from systems.record import dataset_directory, record
+from systems.seeds import episode_seed, generator
+from utils.acting import agent_score
+from utils.acting.agent_files import WEIGHTS, TrainedAgent
+
+SIDE_BY_SIDE = 4  # games at once: as many episodes may be played more than are needed
+AFTER_IT = "persistent"  # who would go on where the agent's actions end
+
+
+def record_agent(directory: Path, num_frames: int, seed: int, data_path: Path) -> Path:
+    """Plays as an agent does, and records that unless it is there already.
+
+    The agent's actions are found out first, and then played again by `systems.record.record`.
+
+    Args:
+        directory: of the agent.
+        num_frames: steps of all episodes.
+        seed: of the games and of the agent's draws.
+        data_path: where all data sets lie.
+
+    Returns:
+        the data set's directory.
+
+    Raises:
+        InputError: the agent or its checkpoint cannot be used, its game is no Atari game, or the
+            data set cannot be written.
+    """
+    agent = TrainedAgent(directory)
+    config = agent.checkpoint.config
+    if config.environment:
+        raise InputError(
+            f"expected the agent of an Atari game, received one of {config.game}, whose play this "
+            "command cannot repeat"
+        )
+    player = f"agent-{hashlib.sha256((directory / WEIGHTS).read_bytes()).hexdigest()[:8]}"
+    game = config.real_game
+    emulator = {name: getattr(game, name) for name in ("pooled_frames", "mode", "difficulty")}
+    expected = dataset_directory(data_path, config.game, player, num_frames, seed, **emulator)
+    if expected.is_dir():
+        say(f"{expected} is there already, nothing to do")
+        return expected
+    actions = _actions(agent, num_frames, seed)
+    recorded = record(
+        config.game,
+        AFTER_IT,
+        num_frames,
+        seed,
+        data_path,
+        known_actions=actions,
+        player=player,
+        **emulator,
+    )
+    say(f"recorded {recorded}")
+    return recorded
+
+
+def _actions(agent: TrainedAgent, num_frames: int, seed: int) -> list[list[int]]:
+    """What the agent does in the recording's first episodes, of `num_frames` steps or more."""
+    config, predictor = agent.checkpoint.config, agent.checkpoint.predictor(precision="auto")
+    rng, taken = generator("agent", seed), []
+    for first in itertools.count(step=SIDE_BY_SIDE):
+        numbers = range(first, first + SIDE_BY_SIDE)
+        games = agent_score.begun(config, [episode_seed("recording", seed, n) for n in numbers])
+        left = num_frames - sum(map(len, taken))
+        _, actions = agent_score.agents_games(
+            games, config, predictor, lambda outputs: agent.drawn_actions(outputs, rng), left
+        )
+        taken += actions
+        if sum(map(len, taken)) >= num_frames:
+            return taken
+    raise AssertionError("counting ends")
