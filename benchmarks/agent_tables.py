@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 
 from benchmarks import pages
 from benchmarks.pages import TITLES, markdown, read, source
@@ -11,14 +12,17 @@ from benchmarks.pages import TITLES, markdown, read, source
 # steps: Kaiser et al. 2020, arXiv 1903.00374.
 SIMPLE = {"freeway": 16.7, "breakout": 16.4, "ms_pacman": 1480.0}
 
+# What `make agent` and `make agent-again` add to a file's name, and to its row's.
+ROUNDS = {"": "", "_again": ", one round more"}
+
 
 def agents() -> str:
     """A row for each game: what the agent earns in the real one, beside random play and SimPLe."""
     heads = ["", "imagined steps", "minutes", "agent", "spread", "random", "held at random"]
     heads += ["best constant action", "SimPLe"]
     rows, files = [], []
-    for game in TITLES:
-        name = f"agent_{game}"
+    for game, round_ in product(TITLES, ROUNDS):
+        name = f"agent_{game}{round_}"
         if not (pages.RESULTS / f"{name}.json").exists():
             continue
         files.append(name)
@@ -28,7 +32,7 @@ def agents() -> str:
         low, high = agent["interval"]
         rows.append(
             [
-                TITLES[game],
+                TITLES[game] + ROUNDS[round_],
                 f"{result['steps'] / 1e6:.1f} million",
                 f"{result['steps'] / result['steps_per_second'] / 60:.0f}",
                 f"{agent['mean']:,.1f} [{low:,.1f}, {high:,.1f}]",

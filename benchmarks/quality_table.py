@@ -1,8 +1,4 @@
-"""The table of `python -m benchmarks --only=quality`.
-
-It stands on no page before docs/results/peers_quality.json is there. Then `benchmarks.tables` is to
-take `TABLES` in, as it does those of `benchmarks.speed_tables`.
-"""
+"""The table of `python -m benchmarks --only=quality`."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks import agent_tables, shipped_tables, speed_tables
+from benchmarks import agent_tables, quality_table, shipped_tables, speed_tables
 from benchmarks.pages import TITLES, copied, markdown, number, ratio, read, rewards, source
 from model.operations import parameters
 from model.presets import PRESETS
@@ -354,4 +354,5 @@ TABLES: dict[str, Callable[..., str]] = {
     **shipped_tables.TABLES,
     **agent_tables.TABLES,
     **speed_tables.TABLES,
+    **quality_table.TABLES,
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import agent_tables, figures, pages, plots, speed_tables, tables
+from benchmarks import agent_tables, figures, pages, plots, quality_table, speed_tables, tables
 from benchmarks.diagrams import DIAGRAMS
 from model.operations import parameters
 from systems.errors import InputError
@@ -74,7 +74,7 @@ def test_every_table_and_every_file_of_figures_is_shown(monkeypatch):
         names.add(name)
         return read(name)
 
-    for module in (pages, tables, speed_tables, agent_tables):
+    for module in (pages, tables, speed_tables, agent_tables, quality_table):
         monkeypatch.setattr(module, "read", watched)
     text = "".join(page.read_text() for page in PAGES)
     pages.rewritten(text, tables.TABLES)
