@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from pathlib import Path
 
+from systems.atari import FRAME_SKIP
 from systems.errors import InputError, say
 from systems.record import dataset_directory, record
 from systems.seeds import episode_seed, generator
@@ -41,6 +41,11 @@ def record_agent(directory: Path, num_frames: int, seed: int, data_path: Path) -
             f"expected the agent of an Atari game, received one of {config.game}, whose play this "
             "command cannot repeat"
         )
+    if config.frame_skip != FRAME_SKIP:
+        raise InputError(
+            f"expected a model of steps of {FRAME_SKIP} emulated frames, as systems.record plays, "
+            f"received one of {config.frame_skip}"
+        )
     player = f"agent-{hashlib.sha256((directory / WEIGHTS).read_bytes()).hexdigest()[:8]}"
     game = config.real_game
     emulator = {name: getattr(game, name) for name in ("pooled_frames", "mode", "difficulty")}
@@ -66,15 +71,13 @@ def record_agent(directory: Path, num_frames: int, seed: int, data_path: Path) -
 def _actions(agent: TrainedAgent, num_frames: int, seed: int) -> list[list[int]]:
     """What the agent does in the recording's first episodes, of `num_frames` steps or more."""
     config, predictor = agent.checkpoint.config, agent.checkpoint.predictor(precision="auto")
-    rng, taken = generator("agent", seed), []
-    for first in itertools.count(step=SIDE_BY_SIDE):
-        numbers = range(first, first + SIDE_BY_SIDE)
+    rng, taken, left = generator("agent", seed), [], num_frames
+    while left > 0:
+        numbers = range(len(taken), len(taken) + SIDE_BY_SIDE)
         games = agent_score.begun(config, [episode_seed("recording", seed, n) for n in numbers])
-        left = num_frames - sum(map(len, taken))
         _, actions = agent_score.agents_games(
             games, config, predictor, lambda outputs: agent.drawn_actions(outputs, rng), left
         )
         taken += actions
-        if sum(map(len, taken)) >= num_frames:
-            return taken
-    raise AssertionError("counting ends")
+        left -= sum(map(len, actions))
+    return taken
