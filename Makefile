@@ -2,7 +2,8 @@
 # report. make train GAME=pong VARIANT=compression: the four stages of a variant (MODEL=lstm_210x160x3
 # for full frames); the same command goes on where it was stopped. make test: lint and all tests.
 # make test-fast: lint and the quick ones. make agent GAME=freeway: an agent that learns in the
-# compressed game; make agent-again: one round more, with what it has played. All make their own virtual environment first.
+# compressed game. make agent-again: one round more, with what it has played. All make their own
+# virtual environment first.
 
 PYTHON ?= python3
 BIN = .venv/bin

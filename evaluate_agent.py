@@ -6,8 +6,8 @@ without a model, too: `random` draws every action anew, `persistent` holds each 
 average, and `constant` holds one all the time, that which earns most.
 """
 
-from systems.arguments import Parser, add_json, add_video
-from systems.errors import exit_on_input_error, user_path, whole_number
+from systems.arguments import AGENT, Parser, add_agent, add_json, add_video
+from systems.errors import exit_on_input_error, whole_number
 from utils.start import import_keras, prepare
 
 
@@ -24,23 +24,16 @@ def main() -> None:
 
 def parser() -> Parser:
     """The command line."""
-    agent = "checkpoints/pretrained/freeway/lstm_84x84x1/agent_compress_pretrained"
     parser = Parser(
         __doc__,
         examples=[
-            f"python evaluate_agent.py \\\n      --agent {agent}",
-            f"python evaluate_agent.py \\\n      --agent {agent} \\\n"
+            f"python evaluate_agent.py \\\n      --agent {AGENT}",
+            f"python evaluate_agent.py \\\n      --agent {AGENT} \\\n"
             "      --json score.json --video agent.mp4",
         ],
     )
     add = parser.add_argument_group("what is played").add_argument
-    add(
-        "--agent",
-        required=True,
-        type=user_path,
-        metavar="DIR",
-        help="the agent's directory, as train_agent.py names it",
-    )
+    add_agent(add)
     add("--num_episodes", type=whole_number(1), default=20, help="episodes to play")
     add(
         "--max_episode_steps",

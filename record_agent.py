@@ -5,8 +5,8 @@ Join what is recorded to what the model has seen, train the model on that, and t
 model: docs/tools.md, "One round more".
 """
 
-from systems.arguments import Parser, add_data_path, add_seed
-from systems.errors import exit_on_input_error, user_path, whole_number
+from systems.arguments import AGENT, Parser, add_agent, add_data_path, add_seed
+from systems.errors import exit_on_input_error, whole_number
 from utils.start import import_keras, prepare
 
 
@@ -23,22 +23,15 @@ def main() -> None:
 
 def parser() -> Parser:
     """The command line."""
-    agent = "checkpoints/pretrained/freeway/lstm_84x84x1/agent_compress_pretrained"
     parser = Parser(
         __doc__,
         examples=[
-            f"python record_agent.py \\\n      --agent {agent}",
-            f"python record_agent.py --num_frames 30000 --seed 5 \\\n      --agent {agent}",
+            f"python record_agent.py \\\n      --agent {AGENT}",
+            f"python record_agent.py --num_frames 30000 --seed 5 \\\n      --agent {AGENT}",
         ],
     )
     add = parser.add_argument
-    add(
-        "--agent",
-        required=True,
-        type=user_path,
-        metavar="DIR",
-        help="the agent's directory, as train_agent.py names it",
-    )
+    add_agent(add)
     add("--num_frames", type=whole_number(1), default=10_000, help="steps of all episodes")
     add_seed(add, "of every random choice; seeds of other data sets draw other games", 4)
     add_data_path(add)

@@ -7,7 +7,6 @@ sides orthonormalised together. See `model.pretraining` for what is computed and
 from __future__ import annotations
 
 import math
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.limits import torch_device
-from benchmarks.peer_torch import convolve, deconvolve
+from benchmarks.peer_torch import Normaliser, convolve, deconvolve, timed_steps
 from model.presets import PRESETS
 from model.pretraining import ATTENTION_WEIGHT, MAX_FEATURE, REWARD_WEIGHT
 from utils.training.optimizer import (
@@ -29,8 +28,10 @@ from utils.training.optimizer import (
     UPDATE_SIZE,
 )
 
+PARTS = ("frames", "actions", "rewards", "controlled")  # of a batch, as `loss` takes them
 
-class TorchPretraining(nn.Module):
+
+class TorchPretraining(Normaliser):
     """A `model.pretraining.Pretraining` of either variant, for windows whose steps are all shown.
 
     Args:
@@ -55,7 +56,7 @@ class TorchPretraining(nn.Module):
         control_weight: float = 0.0,
         step_weights: np.ndarray | None = None,
     ):
-        super().__init__()
+        super().__init__(mean, scale, palette)
         self.preset, self.variant = PRESETS[preset], variant
         self.control_weight = control_weight
 
@@ -72,25 +73,13 @@ class TorchPretraining(nn.Module):
         inputs = [name for name in own if name.startswith("reward_channels")]
         self.reward_channels = [self.own[name] for name in sorted(inputs)]
 
-        def constant(name, value):
-            value = None if value is None else torch.from_numpy(np.array(value, np.float32))
-            self.register_buffer(name, value)
-
-        constant("mean", mean)
-        constant("scale", scale)
-        constant("palette", palette)
-        constant("step_weights", step_weights)
+        weights = None if step_weights is None else torch.from_numpy(step_weights)
+        self.register_buffer("step_weights", weights)
 
     def named_gradients(self) -> dict[str, np.ndarray]:
         """The gradients in Keras' layout, by the names of `Pretraining.named_variables`."""
         convs = zip(self._names, [*self.encoder, *self.decoder, *self.head], strict=True)
         return {name: as_keras(p.grad) for name, p in [*convs, *self.own.items()]}
-
-    def normalise(self, frames):
-        """uint8 (batch, time, height, width[, channels]) -> normalised float32 frames."""
-        if frames.ndim == 4:
-            frames = self.palette[frames.long()]
-        return (frames.float() - self.mean) / self.scale
 
     def features(self, frames):
         """Normalised (batch, stack, height, width, channels) -> features, channels first."""
@@ -185,12 +174,6 @@ def as_keras(value: torch.Tensor) -> np.ndarray:
     return (value.permute(2, 3, 1, 0) if value.ndim == 4 else value).numpy()
 
 
-def tensors(batch: Mapping[str, np.ndarray], device: str) -> list[torch.Tensor]:
-    """What `TorchPretraining.loss` takes of a batch."""
-    parts = ("frames", "actions", "rewards", "controlled")
-    return [torch.as_tensor(batch[part]).to(device) for part in parts]
-
-
 class TorchMuon(torch.optim.Optimizer):
     """`utils.training.optimizer.Muon` at one rate: Muon for large kernels, Adam for the others."""
 
@@ -198,9 +181,9 @@ class TorchMuon(torch.optim.Optimizer):
         super().__init__(list(parameters), {"lr": learning_rate})
         self.products = products
         by_side, others = defaultdict(list), []
-        for parameter in self.param_groups[0]["params"]:
-            side = min(_as_matrix(parameter).shape)
-            (by_side[side] if side >= SHORTEST_SIDE else others).append(parameter)
+        for p in self.param_groups[0]["params"]:
+            side = min(_as_matrix(p).shape)
+            (by_side[side] if side >= SHORTEST_SIDE else others).append(p)
         self.by_side = dict(by_side)
         groups = [{"params": [p], "lr": learning_rate * _scale(p)} for p in others]
         self.adam = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-7, fused=True)
@@ -277,22 +260,8 @@ def train(
     uncounted: int,
 ) -> list[float]:
     """Trains on batches; returns the seconds of each step but the first `uncounted`."""
-    device = torch_device()
-    model = model.to(device)
+    model = model.to(torch_device())
     products = torch.bfloat16 if precision == "bfloat16" else torch.float32
     optimizer = TorchMuon(model.parameters(), learning_rate, products)
     loss_of = torch.compile(model.loss) if compiled else model.loss
-    seconds = []
-    started = time.perf_counter()
-    for batch in batches:
-        parts = tensors(batch, device)
-        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
-            loss = loss_of(*parts)
-        model.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        loss.item()
-        now = time.perf_counter()
-        seconds.append(now - started)
-        started = now
-    return seconds[uncounted:]
+    return timed_steps(loss_of, optimizer, batches, PARTS, precision, uncounted)

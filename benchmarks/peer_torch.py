@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -20,7 +20,30 @@ from benchmarks.limits import torch_device
 from model.presets import PRESETS, Preset
 
 
-class TorchNetwork(nn.Module):
+class Normaliser(nn.Module):
+    """Normalises frames as `model.networks.Network` does.
+
+    Args:
+        mean: subtracted from every frame, (height, width, channels).
+        scale: every frame is divided by it.
+        palette: RGB of each palette index, (256, 3); None if frames are not palette indices.
+    """
+
+    def __init__(self, mean: np.ndarray, scale: np.ndarray, palette: np.ndarray | None):
+        super().__init__()
+        self.register_buffer("mean", torch.from_numpy(np.array(mean)))
+        self.register_buffer("scale", torch.tensor(float(scale)))
+        if palette is not None:
+            self.register_buffer("palette", torch.from_numpy(np.array(palette)))
+
+    def normalise(self, frames):
+        """uint8 (batch, time, height, width[, channels]) -> normalised float32 frames."""
+        if frames.ndim == 4:
+            frames = self.palette[frames.long()]
+        return (frames.float() - self.mean) / self.scale
+
+
+class TorchNetwork(Normaliser):
     """`model.networks.Network` with the same parameters in the same order.
 
     Args:
@@ -41,7 +64,7 @@ class TorchNetwork(nn.Module):
         scale: np.ndarray,
         palette: np.ndarray | None = None,
     ):
-        super().__init__()
+        super().__init__(mean, scale, palette)
         self.preset = preset = PRESETS[preset]
         self.num_actions = num_actions
         weights = [torch.from_numpy(np.array(value)) for value in weights]
@@ -69,16 +92,6 @@ class TorchNetwork(nn.Module):
         self.reward_convs = convs(range(2), 3, 2, 0, 1)
         self.termination_head = nn.ParameterList([parameter(), parameter()])
         assert next(take, None) is None, "a weight of the Keras network has no counterpart"
-        self.register_buffer("mean", torch.from_numpy(np.array(mean)))
-        self.register_buffer("scale", torch.tensor(float(scale)))
-        if palette is not None:
-            self.register_buffer("palette", torch.from_numpy(np.array(palette)))
-
-    def normalise(self, frames):
-        """uint8 (batch, time, height, width[, channels]) -> normalised float32 frames."""
-        if frames.ndim == 4:
-            frames = self.palette[frames.long()]
-        return (frames.float() - self.mean) / self.scale
 
     def encode(self, frames, before=None):
         """Encodes frames.
@@ -204,12 +217,34 @@ def train(
         error = predicted - network.normalise(frames[:, -predictions:])
         return 0.5 * error.square().sum((2, 3, 4)).mean()
 
+    return timed_steps(loss_of, optimizer, batches, ("frames", "actions"), precision, uncounted)
+
+
+def timed_steps(
+    loss_of: Callable[..., torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    batches: Iterable[dict[str, np.ndarray]],
+    parts: Sequence[str],
+    precision: str,
+    uncounted: int,
+) -> list[float]:
+    """Takes a step on each batch; returns the seconds of each but the first `uncounted`.
+
+    Args:
+        loss_of: maps the batch's parts to the loss.
+        optimizer: of all that is trained.
+        batches: dicts of arrays.
+        parts: which of them the loss takes, in order.
+        precision: "bfloat16" for autocast, else "float32".
+        uncounted: steps in which compilation goes on.
+    """
+    device = torch_device()
     seconds = []
     started = time.perf_counter()
     for batch in batches:
-        frames, actions = (torch.as_tensor(batch[key]).to(device) for key in ("frames", "actions"))
+        inputs = [torch.as_tensor(batch[part]).to(device) for part in parts]
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
-            loss = loss_of(frames, actions)
+            loss = loss_of(*inputs)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

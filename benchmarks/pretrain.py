@@ -14,7 +14,7 @@ from unittest import mock
 
 import numpy as np
 
-from benchmarks.train import UNCOUNTED, model_and_windows, step_ends
+from benchmarks.train import UNCOUNTED, frame_constants, model_and_windows, stage_flags, step_ends
 from utils.training.phases import PHASES
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from systems.windows import Windows
 
 STAGES = {"paper": "paper_seq_1", "compression": "compress_seq_1"}
-CONTROL_WEIGHT = 5.0
 
 
 class _Pretrained(Exception):
@@ -42,24 +41,16 @@ def ours(model: str, variant: str, batch_size: int, data: str, steps: int) -> di
         steps: of the first phase, but for the `UNCOUNTED`.
     """
     from utils.training import stage as stages
-    from utils.training.command_line import ROLES
 
     facts = importlib.import_module(f"{STAGES[variant]}_train").STAGE
     share = PHASES[STAGES[variant]][0].share
     with tempfile.TemporaryDirectory() as directory:
-        flags = {
-            "atari_game": "freeway",
-            "model": model,
-            "train_dir": directory,
-            "batch_size": batch_size,
-            "pretraining_steps": round((steps + UNCOUNTED) / share),
-            "control_weight": CONTROL_WEIGHT,
-        }
-        flags |= {f"{role}_data": data for role in ROLES}
+        pretraining_steps = round((steps + UNCOUNTED) / share)
+        flags = stage_flags(model, batch_size, data, directory, pretraining_steps=pretraining_steps)
         # Nothing that comes after pretraining is waited for.
         ended = mock.patch("utils.training.pretraining.hand_over", side_effect=_Pretrained)
         with step_ends() as ends, ended, contextlib.suppress(_Pretrained):
-            stages.main(facts, [f"--{key}={value}" for key, value in flags.items()])
+            stages.main(facts, flags)
     return {"seconds": statistics.median(np.diff(ends[0])[UNCOUNTED:])}
 
 
@@ -90,12 +81,12 @@ def agreement(model: str, variant: str, data: str) -> dict:
     """
     import torch
 
-    from benchmarks.peer_pretraining import tensors
+    from benchmarks.peer_pretraining import PARTS
 
     ours, peer, windows = peer_and_windows(model, variant, 2, data)
     batch = windows.batch(0)
     with torch.no_grad():
-        theirs = peer.loss(*tensors(batch, "cpu"))
+        theirs = peer.loss(*(torch.as_tensor(batch[part]) for part in PARTS))
     return {
         "loss": float(ours.compute_loss(x=batch, y_pred=ours(batch))),
         "peer_loss": float(theirs),
@@ -108,6 +99,7 @@ def peer_and_windows(
     """What pretrains, untrained, the peer with its weights, and windows of the first phase."""
     from model.pretraining import KINDS
     from systems.windows import Windows, WindowSpec
+    from utils.training.command_line import CONTROL_WEIGHT
     from utils.training.pretraining import step_weights
 
     predictor, any_windows = model_and_windows(model, variant, batch_size, data)
@@ -129,9 +121,7 @@ def counterpart(ours: Pretraining, model: str, variant: str, network: Network) -
         model,
         variant,
         {name: np.asarray(variable) for name, variable in ours.named_variables().items()},
-        np.asarray(network.mean_frame),
-        np.asarray(network.pixel_scale),
-        np.asarray(network.palette) if hasattr(network, "palette") else None,
+        *frame_constants(network),
         ours.control_weight,
         ours.step_weights,
     )

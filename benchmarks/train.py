@@ -23,6 +23,7 @@ from benchmarks import STARTED
 
 if TYPE_CHECKING:
     from benchmarks.peer_torch import TorchNetwork
+    from model.networks import Network
     from model.predictor import FramePredictor
     from systems.windows import Windows
 
@@ -42,26 +43,24 @@ def ours(model: str, variant: str, batch_size: int, data: str, steps: int) -> di
     import keras
 
     from utils.training import stage as stages
-    from utils.training.command_line import ROLES
 
     stage = importlib.import_module(SCRIPTS[variant]).STAGE
     # As the peers: five predictions, five steps, nothing restored.
     stage = dataclasses.replace(stage, restore=None, horizon=HORIZON, decoded=HORIZON)
     with tempfile.TemporaryDirectory() as directory:
-        flags = {
-            "atari_game": "freeway",
-            "model": model,
-            "train_dir": directory,
-            "batch_size": batch_size,
-            "max_steps": steps + UNCOUNTED,
+        flags = stage_flags(
+            model,
+            batch_size,
+            data,
+            directory,
+            max_steps=steps + UNCOUNTED,
             # Nothing compiles any more in the second epoch.
-            "steps_per_epoch": (steps + UNCOUNTED + 1) // 2,
-            "encoder_rate": 1,  # all is trained, as it is by the peers
-            "pretraining_steps": 0,
-        }
-        flags |= {f"{role}_data": data for role in ROLES}
+            steps_per_epoch=(steps + UNCOUNTED + 1) // 2,
+            encoder_rate=1,  # all is trained, as it is by the peers
+            pretraining_steps=0,
+        )
         with step_ends() as ends:
-            stages.main(stage, [f"--{key}={value}" for key, value in flags.items()])
+            stages.main(stage, flags)
         with open(next(Path(directory).rglob("history.csv"))) as file:
             history = list(csv.DictReader(file))
     seconds = statistics.median([step for epoch in ends for step in np.diff(epoch)][UNCOUNTED:])
@@ -74,6 +73,15 @@ def ours(model: str, variant: str, batch_size: int, data: str, steps: int) -> di
         "first_step": ends[0][0] - STARTED,
         "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT,
     }
+
+
+def stage_flags(model: str, batch_size: int, data: str, train_dir: str, **more: float) -> list[str]:
+    """Flags of a stage's script, which takes one data set for all purposes."""
+    from utils.training.command_line import ROLES
+
+    flags = {"atari_game": "freeway", "model": model, "train_dir": train_dir}
+    flags |= {"batch_size": batch_size, **more, **{f"{role}_data": data for role in ROLES}}
+    return [f"--{key}={value}" for key, value in flags.items()]
 
 
 @contextlib.contextmanager
@@ -235,7 +243,11 @@ def counterpart(predictor: FramePredictor) -> TorchNetwork:
         network.preset_name,
         predictor.num_actions,
         [np.asarray(weight) for weight in _trained(network)],
-        np.asarray(network.mean_frame),
-        np.asarray(network.pixel_scale),
-        np.asarray(network.palette) if hasattr(network, "palette") else None,
+        *frame_constants(network),
     )
+
+
+def frame_constants(network: Network) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """A network's mean frame, pixel scale and palette, as the peers take them."""
+    palette = np.asarray(network.palette) if hasattr(network, "palette") else None
+    return np.asarray(network.mean_frame), np.asarray(network.pixel_scale), palette

@@ -31,6 +31,7 @@ who plays (--policy):
   Several take turns within each episode, by shares of its steps: --policy=random:0.2,skilled:0.8"""
 
 TRAINED = "checkpoints/freeway/lstm_84x84x1"  # of the examples' checkpoints
+AGENT = "checkpoints/pretrained/freeway/lstm_84x84x1/agent_compress_pretrained"  # of the examples
 
 
 class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -182,6 +183,12 @@ def _add_path(add, name, metavar, what, several, required):
 def add_dataset(add: Callable[..., Any], what: str, required: bool = False) -> None:
     """Adds --dataset, a data set on the disk."""
     add("--dataset", required=required, type=user_path, metavar="DIR", help=what)
+
+
+def add_agent(add: Callable[..., Any]) -> None:
+    """Adds --agent, a trained agent."""
+    what = "the agent's directory, as train_agent.py names it"
+    add("--agent", required=True, type=user_path, metavar="DIR", help=what)
 
 
 def add_json(add: Callable[..., Any], what: str = "write all figures to this file") -> None:

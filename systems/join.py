@@ -22,7 +22,7 @@ from systems.arguments import Parser, add_data_path
 from systems.dataset import CONTROLLED, Dataset
 from systems.errors import InputError, exit_on_input_error, say, user_path
 from systems.files import sync
-from systems.metadata import FRAMES, METADATA
+from systems.metadata import FRAMES, METADATA, short
 from systems.write_dataset import new_data_set
 
 PALETTES = "palette", "grey_palette"
@@ -87,7 +87,7 @@ def _common(datasets):
             key = differs[0]
             raise InputError(
                 f"expected data sets of one game as it was set once, but {key} is "
-                f"{_short(about.get(key))} in {first.directory} and {_short(theirs.get(key))} in "
+                f"{short(about.get(key))} in {first.directory} and {short(theirs.get(key))} in "
                 f"{other.directory}"
             )
     for name in PALETTES:
@@ -97,11 +97,6 @@ def _common(datasets):
                 for entries in zip(*(each.metadata[name] for each in datasets), strict=True)
             ]
     return about
-
-
-def _short(value):
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _colour(entries, name, datasets):

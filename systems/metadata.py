@@ -29,11 +29,11 @@ def read_metadata(path: Path) -> dict:
     """
     metadata = json.loads(path.read_text())
     if not isinstance(metadata, dict):
-        raise ValueError(f"{path.name} should hold a JSON object, but holds {_short(metadata)}.")
+        raise ValueError(f"{path.name} should hold a JSON object, but holds {short(metadata)}.")
     for key, (expected, is_right) in _ENTRIES.items():
         if key in metadata and not is_right(metadata[key]):
             raise ValueError(
-                f"{key} in {path.name} should be {expected}, but is {_short(metadata[key])}."
+                f"{key} in {path.name} should be {expected}, but is {short(metadata[key])}."
             )
     return metadata
 
@@ -64,7 +64,7 @@ def environment_of(metadata: dict) -> Environment | None:
         return None
     kwargs, key = entry.get("kwargs"), entry.get("observation_key")
     if not (isinstance(kwargs, dict) and (key is None or isinstance(key, str))):
-        raise ValueError(f"environment in metadata.json is {_short(entry)}.")
+        raise ValueError(f"environment in metadata.json is {short(entry)}.")
     return Environment(_entry(entry, "id", str, "environment"), kwargs, key)
 
 
@@ -95,7 +95,8 @@ def _entry(content, key, kind, place):
     return value
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as JSON, cut where it is long."""
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
 

@@ -18,6 +18,10 @@ pytestmark = pytest.mark.slow
 VARIANTS = ("paper", "compression")
 
 
+def loss_of(peer, batch):
+    return peer.loss(*(torch.as_tensor(batch[part]) for part in peer_pretraining.PARTS))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("model", ["tiny", "lstm_210x160x3"])
 def test_loss_and_gradients_are_ours(data, model, variant):  # noqa: F811
@@ -26,7 +30,7 @@ def test_loss_and_gradients_are_ours(data, model, variant):  # noqa: F811
     expected, gradients = tiny.gradients(
         lambda: ours.compute_loss(x=batch, y_pred=ours(batch)), ours
     )
-    loss = peer.loss(*peer_pretraining.tensors(batch, "cpu"))
+    loss = loss_of(peer, batch)
     assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-4)
     loss.backward()
     by_path = dict(zip((weight.path for weight in ours.weights), gradients, strict=True))
@@ -70,7 +74,7 @@ def test_it_is_measured_and_learns(data):  # noqa: F811
     optimizer = peer_pretraining.TorchMuon(peer.parameters(), 1e-2, torch.float32)
     losses = []
     for number in range(12):
-        loss = peer.loss(*peer_pretraining.tensors(windows.batch(number), "cpu"))
+        loss = loss_of(peer, windows.batch(number))
         peer.zero_grad()
         loss.backward()
         optimizer.step()

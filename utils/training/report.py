@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import keras
 
@@ -10,12 +11,13 @@ from systems.errors import say
 from utils.checkpoint import Checkpoint, digest
 from utils.training.command_line import StageConfig
 from utils.training.expected_time import expected_seconds, in_words, is_slow_here
+from utils.training.phases import STAGES
 from utils.training.run import Run
 from utils.training.watch import HORIZONS
 from utils.watching import evaluation
 
 # Each stage's successor, by the last part of its name.
-_NEXT = {"seq_1": "seq_3", "seq_3": "seq_5", "seq_5": "seq_5_reward"}
+_NEXT = dict(itertools.pairwise(STAGES))
 
 
 def begin(config: StageConfig, run: Run) -> None:
