@@ -73,6 +73,8 @@ class TorchPretraining(Normaliser):
         inputs = [name for name in own if name.startswith("reward_channels")]
         self.reward_channels = [self.own[name] for name in sorted(inputs)]
 
+        self.motion = self.own["motion"] if "motion" in own else None
+        self.context = self.preset.stack + (self.motion is not None)
         weights = None if step_weights is None else torch.from_numpy(step_weights)
         self.register_buffer("step_weights", weights)
 
@@ -103,25 +105,40 @@ class TorchPretraining(Normaliser):
 
     def forward(self, frames, actions):
         """Frames, reward logits and attention logits of all steps, (batch, steps, ...) each."""
-        stack = self.preset.stack
-        seen, actions = self.normalise(frames[:, :stack]), actions[:, stack - 1 :].long()
-        predict = self._next_frames if self.variant == "paper" else self._linear_dynamics
-        return predict(seen, actions)
+        context = self.context
+        frames, actions = self.normalise(frames[:, :context]), actions[:, context - 1 :].long()
+        seen, earlier = self._context_features(frames)
+        if self.variant == "compression":
+            return self._linear_dynamics(seen, earlier, actions)
+        return self._next_frames(frames[:, -self.preset.stack :], seen, earlier, actions)
 
-    def _next_frames(self, seen, actions):
+    def _context_features(self, frames):
+        if self.motion is None:
+            return self.features(frames), None
+        earlier, seen = self.features(frames.flatten(0, 1)[:, None]).unflatten(0, (-1, 2)).unbind(1)
+        return seen, earlier
+
+    def _add_motion(self, features, earlier):
+        if earlier is None:
+            return features
+        return features + F.conv2d(earlier, self.motion, padding=1)
+
+    def _next_frames(self, frames, seen, earlier, actions):
         steps = []
         for t in range(actions.shape[1]):
+            if t:
+                frames = torch.cat([frames[:, 1:], steps[-1][0][:, None]], 1)
+                seen, earlier = self.features(frames), None if earlier is None else seen
             planes = F.embedding(actions[:, t], self.own["embeddings"])[:, :, None, None]
-            features = self.features(seen) + planes
-            frame = self.decode(features)
-            steps.append((frame, *self.reward(features)))
-            seen = torch.cat([seen[:, 1:], frame[:, None]], 1)
+            features = self._add_motion(seen + planes, earlier)
+            steps.append((self.decode(features), *self.reward(features)))
         return tuple(torch.stack(parts, 1) for parts in zip(*steps, strict=True))
 
-    def _linear_dynamics(self, seen, actions):
-        features = [self.features(seen)]
+    def _linear_dynamics(self, seen, earlier, actions):
+        features = [seen]
         for t in range(actions.shape[1]):
-            after = self._advance(features[-1], actions[:, t])
+            after = self._add_motion(self._advance(features[-1], actions[:, t]), earlier)
+            earlier = None if earlier is None else features[-1]
             features.append(after.clamp(-MAX_FEATURE, MAX_FEATURE))
         time_ = actions.shape[1]
         after, before = torch.stack(features[1:], 1), torch.stack(features[:-1], 1)
@@ -138,14 +155,14 @@ class TorchPretraining(Normaliser):
 
     def loss(self, frames, actions, rewards, controlled):
         """What `Pretraining.compute_loss` computes, of a batch with controlled pixels."""
-        stack = self.preset.stack
+        context = self.context
         predicted, logits, attention = self(frames, actions)
-        errors = 0.5 * (predicted - self.normalise(frames[:, stack:])).square().sum(-1)
+        errors = 0.5 * (predicted - self.normalise(frames[:, context:])).square().sum(-1)
         weights = 1 + controlled.float() * (self.control_weight / 255)
         by_frame = (weights * errors).sum((2, 3))
         if self.step_weights is not None:
             by_frame = by_frame * self.step_weights
-        classes = rewards[:, stack - 1 :].sign().long() + 1
+        classes = rewards[:, context - 1 :].sign().long() + 1
         reward_loss = F.cross_entropy(logits.flatten(0, 1), classes.flatten())
         targets = self._per_cell(controlled)
         likelihood = (targets * attention.log_softmax(-1)).sum(-1)

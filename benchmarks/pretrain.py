@@ -105,9 +105,9 @@ def peer_and_windows(
     predictor, any_windows = model_and_windows(model, variant, batch_size, data)
     network, phase = predictor.network, PHASES[STAGES[variant]][0]
     dataset, shape = any_windows.dataset, network.preset.frame_shape
-    spec = WindowSpec(network.preset.stack, phase.horizon, controlled=True)
-    windows = Windows(dataset, shape, spec, round(phase.windows * batch_size), 0)
     ours = KINDS[variant](network, CONTROL_WEIGHT)
+    spec = WindowSpec(ours.context, phase.horizon, controlled=True)
+    windows = Windows(dataset, shape, spec, round(phase.windows * batch_size), 0)
     if variant == "compression":  # as the script has it
         ours.step_weights = step_weights(network, dataset, phase.horizon, 0)
     return ours, counterpart(ours, model, variant, network), windows

@@ -23,16 +23,19 @@ The LSTM's input, gated by the action's factors, differs:
 The LSTM's gates are constant, nearly: input and output gates are open, the forget gate is nearly
 closed. What it keeps of the old cell would blur whatever moves, so the recurrent kernel takes it
 away. So the output is a linear map of the gated input as long as tanh is nearly linear.
+
+The two units of a component differ by twice its value after a step. Their sum holds its value
+before the step, for the reward of `LinearDynamics`, and for `Pretraining.motion`: the recurrent
+kernel maps the sum to what the features one step earlier add.
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
+from model.components import OnProgress, affine_map, ignored, principal_components
 from model.core import ActionGatedLSTM
 from model.networks import LEAK, Network
 from model.pretraining import LinearDynamics, NextFrame, Pretraining
@@ -43,30 +46,17 @@ GATE_BIAS_CLOSED = -2.0  # of the forget gate, which can still learn to open
 # once, or many times in a row if the LSTM's output is fed back.
 COMPONENT_STD_ONE_STEP, COMPONENT_STD_ROLLOUT = 0.05, 0.02
 PREVIOUS_FEATURES_SCALE = 0.25  # of the features before a step in the LSTM's output
+PREVIOUS_SUM = PREVIOUS_FEATURES_SCALE * (1 + LEAK)  # of them in the sum of a component's units
 ACTION_INPUT = 0.3  # the LSTM's input that stands for the action taken
 BATCH_SIZE = 100  # of the computations on all frames
 FEATURES_SHARE = 0.4  # of the time of a handover, roughly; the components take most of the rest
-
-OnProgress = Callable[[float], None]  # called with the share that is done, now and then
-
-
-def _ignored(share: float) -> None:
-    """Is the `OnProgress` of callers that show none."""
-
-
-class Components(NamedTuple):
-    """Principal components of features."""
-
-    mean: np.ndarray  # (features,)
-    directions: np.ndarray  # (features, count)
-    deviations: np.ndarray  # (count,), of the features along each direction
 
 
 def hand_over_next_frame(
     network: Network,
     next_frame: NextFrame,
     frames: np.ndarray,
-    on_progress: OnProgress = _ignored,
+    on_progress: OnProgress = ignored,
 ) -> None:
     """Sets the dense layers and the LSTM to predict as `NextFrame` does.
 
@@ -76,7 +66,8 @@ def hand_over_next_frame(
     Args:
         network: the network with the pretrained convolutions.
         next_frame: what trained them.
-        frames: whose features have the components, uint8 (count, stack, height, width[, channels]).
+        frames: whose features have the components, uint8 (count, context, height, width[,
+            channels]).
         on_progress: called now and then.
 
     Raises:
@@ -84,8 +75,15 @@ def hand_over_next_frame(
     """
     core, units = network.core, network.preset.units
     count = units // 2 - math.ceil(core.num_actions / 2)
-    features = _features(network, frames, on_progress)
-    components = _principal_components(features, count, on_progress)
+
+    def of_batch(batch):
+        seen, earlier = next_frame.context_features(network.normalise(batch))
+        seen = [seen] if earlier is None else [seen, next_frame.add_motion(seen, earlier)]
+        return ops.stack(seen, axis=1)
+
+    features = _in_batches(of_batch, on_progress, frames)
+    features = features.reshape(-1, math.prod(network.preset.decoder_start))
+    components = principal_components(features, count, _after_features(on_progress))
     plus, minus = _assign_components(network, components, COMPONENT_STD_ONE_STEP)
     action_units = slice(2 * count, 2 * count + core.num_actions)
 
@@ -100,7 +98,12 @@ def hand_over_next_frame(
     # Added to the action bias, 1: the factor is 1 under the unit's action and 0 under all others.
     action_kernel[:, action_units] = np.eye(core.num_actions) - 1
     core.action_kernel.assign(action_kernel)
-    gain = _assign_lstm(core, input_kernel, input_bias, np.eye(units), np.zeros(units))
+    candidate, candidate_bias = np.eye(units), np.zeros(units)
+    if next_frame.motion is not None:
+        candidate[plus, plus] += PREVIOUS_FEATURES_SCALE * np.eye(count)
+        candidate[plus, minus] += PREVIOUS_FEATURES_SCALE * np.eye(count)
+    gain = _assign_lstm(core, input_kernel, input_bias, candidate, candidate_bias)
+    _assign_motion(core, gain, plus, minus, next_frame, components, COMPONENT_STD_ONE_STEP)
 
     open_gate = _sigmoid(GATE_BIAS_OPEN)
     action_output = open_gate * np.tanh(open_gate * np.tanh(gain * ACTION_INPUT))
@@ -118,19 +121,19 @@ def hand_over_dynamics(
     dynamics: LinearDynamics,
     frames: np.ndarray,
     actions: np.ndarray,
-    on_progress: OnProgress = _ignored,
+    on_progress: OnProgress = ignored,
 ) -> None:
     """Sets the dense layers and the LSTM to predict as `LinearDynamics` does.
 
     The components are those of features seen and predicted. The LSTM maps them as the average
     action does, and adds a low-rank map for each action. The two units of a component differ by
-    twice its value after the step. Their sum holds its value before the step, for the reward.
+    twice its value after the step. Their sum holds its value before the step.
 
     Args:
         network: the network with the pretrained convolutions.
         dynamics: what trained them.
-        frames: uint8 (count, stack, height, width[, channels]).
-        actions: int (count, time), from each stack's last frame on.
+        frames: uint8 (count, context, height, width[, channels]).
+        actions: int (count, time), from each context's last frame on.
         on_progress: called now and then.
 
     Raises:
@@ -139,12 +142,13 @@ def hand_over_dynamics(
     units = network.preset.units
     features = _in_batches(dynamics.roll_out_features, on_progress, frames, actions)
     features = features.reshape(-1, math.prod(network.preset.decoder_start))
-    components = _principal_components(features, units // 2, on_progress)
+    components = principal_components(features, units // 2, _after_features(on_progress))
     plus, minus = _assign_components(network, components, COMPONENT_STD_ROLLOUT)
     maps = _action_maps(dynamics, components, network.core.num_actions)
     average = maps.mean(axis=0)
     factors = _factorise(maps - average, (units - units // 2) // network.core.num_actions)
-    _assign_action_maps(network.core, plus, minus, average, factors)
+    gain = _assign_action_maps(network.core, plus, minus, average, factors)
+    _assign_motion(network.core, gain, plus, minus, dynamics, components, COMPONENT_STD_ROLLOUT)
 
     (kernel_after,) = _values(network.decoder.dense.kernel)
     kernel_before = kernel_after / PREVIOUS_FEATURES_SCALE
@@ -159,21 +163,38 @@ def _action_maps(dynamics, components, num_actions):
     step, columns are the components after it.
     """
     mean, directions, deviations = components
-    count = len(deviations)
     scale = COMPONENT_STD_ROLLOUT / deviations
-
-    def advance(features, action):
-        features = features.reshape(-1, *dynamics.feature_shape).astype(np.float32)
-        after = dynamics.advance(features, np.full(len(features), action))
-        return ops.convert_to_numpy(after).reshape(len(features), -1)
-
-    maps = np.empty((num_actions, count + 1, count))
+    maps = []
     for action in range(num_actions):
-        mean_after = advance(mean, action)
-        matrix = (advance(mean + directions.T, action) - mean_after) @ directions
-        maps[action, :count] = matrix * scale / scale[:, None]
-        maps[action, count] = (mean_after - mean)[0] @ directions * scale
-    return maps
+
+        def advance(features, action=action):
+            return dynamics.advance(features, np.full(len(features), action))
+
+        one = affine_map(advance, dynamics.feature_shape, components, COMPONENT_STD_ROLLOUT)
+        one[-1] -= mean @ directions * scale
+        maps.append(one)
+    return np.stack(maps)
+
+
+def _assign_motion(core, gain, plus, minus, pretraining, components, std):
+    """Lets the recurrent kernel add what the features before tell; see the module."""
+    if pretraining.motion is None:
+        return
+
+    def motion(features):
+        return pretraining.add_motion(ops.zeros(features.shape), features)
+
+    *matrix, constant = affine_map(motion, pretraining.feature_shape, components, std)
+    matrix = gain * np.array(matrix) / PREVIOUS_SUM
+    recurrent_kernel, bias = _values(core.recurrent_kernel, core.bias)
+    candidate = 2 * core.units
+    for units, sign in ((plus, 1), (minus, -1)):
+        columns = slice(candidate + units.start, candidate + units.stop)
+        recurrent_kernel[plus, columns] += sign * matrix
+        recurrent_kernel[minus, columns] += sign * matrix
+        bias[columns] += sign * gain * constant
+    core.recurrent_kernel.assign(recurrent_kernel)
+    core.bias.assign(bias)
 
 
 def _factorise(maps, rank):
@@ -198,7 +219,11 @@ def _factorise(maps, rank):
 
 
 def _assign_action_maps(core, plus, minus, average, factors):
-    """Sets the core to the average action's map plus each action's own; see the module."""
+    """Sets the core to the average action's map plus each action's own; see the module.
+
+    Returns:
+        As `_assign_lstm`.
+    """
     units, (_, count) = core.units, average.shape
     input_kernel, input_bias = np.zeros((units, units)), np.zeros(units)
     input_kernel[plus, plus] = np.eye(count)
@@ -215,7 +240,7 @@ def _assign_action_maps(core, plus, minus, average, factors):
     core.action_kernel.assign(action_kernel)
     before = np.zeros((units, count))
     before[plus] = PREVIOUS_FEATURES_SCALE * np.eye(count)
-    _assign_lstm(
+    return _assign_lstm(
         core,
         input_kernel / (1 + LEAK),
         input_bias,
@@ -308,14 +333,9 @@ def assign_termination_head(network: Network, direction: np.ndarray, bias: float
     head.bias.assign([bias + mean @ direction])
 
 
-def _features(network, frames, on_progress):
-    """Features of each stack of frames, flat, float32 (count, features)."""
-
-    def of_batch(batch):
-        return network.features(network.normalise(batch))
-
-    features = _in_batches(of_batch, on_progress, frames)
-    return features.reshape(len(features), -1)
+def _after_features(on_progress):
+    """Tells of the components' part of a handover, which comes after that of the features."""
+    return lambda share: on_progress(FEATURES_SHARE + (1 - FEATURES_SHARE) * share)
 
 
 def _in_batches(function, on_progress, *arrays):
@@ -329,48 +349,6 @@ def _in_batches(function, on_progress, *arrays):
         results[start : start + len(part)] = part
         on_progress(FEATURES_SHARE * (start + len(part)) / count)
     return results
-
-
-def _principal_components(x, count, on_progress=_ignored) -> Components:
-    """The leading `count` principal components of x (samples, features), which is left centred.
-
-    It is centred in place because it may take most of a gigabyte. The method is subspace iteration
-    (Halko et al. 2011, arXiv 0909.4061, algorithm 4.4), because all components would take minutes.
-    """
-    mean = x.mean(axis=0)
-    x -= mean
-    there = min(count, *x.shape)
-    basis = np.random.default_rng(0).normal(size=(x.shape[1], there)).astype(np.float32)
-    for i in range(1, 4):
-        basis = _orthonormal(x.T @ _orthonormal(x @ basis))
-        on_progress(FEATURES_SHARE + (1 - FEATURES_SHARE) * i / 4)
-    variances, rotation = _eigen(x @ basis)
-    directions = np.zeros((x.shape[1], count), np.float32)
-    directions[:, :there] = basis @ rotation
-    deviations = np.zeros(count, np.float32)
-    deviations[:there] = np.sqrt(variances / len(x))
-    # A lower bound, because a component that hardly varies here may vary in other play. It would
-    # then dominate the encoding.
-    deviations = np.maximum(deviations, max(0.01 * deviations[0], 1e-6))
-    return Components(mean, directions, deviations)
-
-
-def _orthonormal(columns):
-    """An orthonormal basis of what the columns span, as wide; directions that are missing are 0.
-
-    It is found by the columns' products, in a third of the time of a QR decomposition.
-    """
-    variances, rotation = _eigen(columns)
-    there = variances > 1e-12 * variances[0]
-    scale = np.where(there, 1 / np.sqrt(np.where(there, variances, 1)), 0)
-    return (columns @ (rotation * scale)).astype(np.float32)
-
-
-def _eigen(columns):
-    """Eigenvalues, largest first, and eigenvectors of the columns' products, float64."""
-    columns = columns.astype(np.float64)  # their products have the square of their condition
-    values, vectors = np.linalg.eigh(columns.T @ columns)
-    return np.maximum(values[::-1], 0), vectors[:, ::-1]
 
 
 def _values(*variables: keras.Variable) -> list[np.ndarray]:

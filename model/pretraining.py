@@ -31,6 +31,7 @@ ACTION_CHANNELS = 32  # of the linear dynamics, beyond those that start as the i
 # Initial gain of each of the linear dynamics' two kernels, in place of the identity's 1. Features
 # must shrink at first, because features that grow destroy what the first steps have learned.
 INITIAL_GAIN = 0.55
+MOTION_STD = 0.01  # initial deviation of the motion's kernel
 POSITION_FACTOR_STD = 0.3  # initial deviation of the linear dynamics' factors between positions
 # Initial deviation of the linear dynamics' factors between actions: of the channels that start as
 # the identity, and of the action channels.
@@ -45,8 +46,12 @@ ATTENTION_WEIGHT = 0.3  # of the attention's cross-entropy, relative to the rewa
 class Pretraining(keras.Model):
     """Predicts frames and rewards by a network's convolutions alone.
 
-    A training batch is a dict as `model.predictor.FramePredictor` takes it. The first `stack`
+    A training batch is a dict as `model.predictor.FramePredictor` takes it. The first `context`
     frames are the input and the frames after them are predicted: all, or those that `steps` names.
+
+    Where the encoder sees one frame at a time, a step's features are the sum of what is predicted
+    from the frame before, and a 3x3 convolution of the features one step earlier. So they tell
+    which way things move. Encoders that see four frames gained nothing by it.
 
     Subclasses implement `call`. It returns a dict of frames, normalised, float32 (batch,
     predictions, height, width, channels); reward, logits of its sign, float32 (batch, predictions,
@@ -59,6 +64,8 @@ class Pretraining(keras.Model):
     Attributes:
         step_weights: float32 (steps,), the weight of each step's frame loss; None weighs all steps
             alike.
+        motion: kernel of the features one step earlier, (3, 3, channels, channels); None where the
+            encoder sees several frames.
     """
 
     REWARD_INPUTS = 1  # how many steps' features a reward is predicted from
@@ -78,6 +85,11 @@ class Pretraining(keras.Model):
             self.add_weight(shape, "he_normal", name=f"reward_channels_{i}")
             for i in range(self.REWARD_INPUTS)
         ]
+        self.motion = None
+        if self.stack == 1:
+            shape = 3, 3, self.feature_shape[-1], self.feature_shape[-1]
+            small = keras.initializers.RandomNormal(stddev=MOTION_STD, seed=5)
+            self.motion = self.add_weight(shape, small, name="motion")
         # Methods and not the network, because Keras would train a network among the attributes.
         self._normalise, self._features = network.normalise, network.features
         self._decode_features = network.decoder.decode_features
@@ -93,6 +105,33 @@ class Pretraining(keras.Model):
         known = {id(variable) for variable in named.values()}
         own = [variable for variable in self.trainable_variables if id(variable) not in known]
         return named | {variable.name: variable for variable in own}
+
+    @property
+    def context(self) -> int:
+        """How many frames a prediction is made from."""
+        return self.stack + (self.motion is not None)
+
+    def context_features(self, frames):
+        """Features of the last stack of frames, and those one step earlier.
+
+        Args:
+            frames: normalised (batch, context, height, width, channels).
+
+        Returns:
+            two of (batch, *decoder_start); None for the second without `motion`.
+        """
+        if self.motion is None:
+            return self._features(frames), None
+        features = self._features(ops.reshape(frames, (-1, 1, *frames.shape[2:])))
+        features = ops.reshape(features, (-1, 2, *self.feature_shape))
+        return features[:, 1], features[:, 0]
+
+    def add_motion(self, features, earlier):
+        """Adds what the features one step earlier, or None, tell of a step's features."""
+        if earlier is None:
+            return features
+        kernel = ops.cast(ops.convert_to_tensor(self.motion), features.dtype)
+        return features + ops.conv(earlier, kernel, padding="same", data_format="channels_last")
 
     def decode(self, features):
         """Normalised frames, decoded from features (batch, *decoder_start)."""
@@ -117,12 +156,12 @@ class Pretraining(keras.Model):
         The attention's targets are the controlled pixels, because most rewards are earned at them.
         Without targets, training takes far longer to find the position than to predict the reward.
         """
-        error = y_pred["frames"] - self._normalise(x["frames"][:, self.stack :])
+        error = y_pred["frames"] - self._normalise(x["frames"][:, self.context :])
         weights = self.step_weights
         if weights is not None and "steps" in x:
             weights = ops.take(weights, x["steps"], axis=0)
         _, loss = frame_loss(error, x.get("controlled"), self.control_weight, weights)
-        rewards = x["rewards"][:, self.stack - 1 :]
+        rewards = x["rewards"][:, self.context - 1 :]
         if "steps" in x:
             rewards = ops.take_along_axis(rewards, x["steps"], axis=1)
         reward_loss = reward_cross_entropy(rewards, y_pred["reward"])
@@ -182,15 +221,19 @@ class NextFrame(Pretraining):
         self.built = True
 
     def call(self, batch):
-        """Predicts one frame for each action, from the stack's last frame on."""
-        frames, predictions = self._normalise(batch["frames"][:, : self.stack]), []
-        actions = batch["actions"][:, self.stack - 1 :]
+        """Predicts one frame for each action, from the context's last frame on."""
+        frames, predictions = self._normalise(batch["frames"][:, : self.context]), []
+        actions = batch["actions"][:, self.context - 1 :]
+        seen, earlier = self.context_features(frames)
+        frames = frames[:, -self.stack :]
         for t in range(actions.shape[1]):
+            if t:
+                frames = ops.concatenate([frames[:, 1:], predictions[-1][0][:, None]], axis=1)
+                seen, earlier = self._features(frames), None if earlier is None else seen
             planes = self.action_planes(actions[:, t])[:, None, None]
-            features = self._features(frames) + planes
+            features = self.add_motion(seen + planes, earlier)
             frame = self.decode(features)
             predictions.append((frame, *self.reward_logits_and_attention(features)))
-            frames = ops.concatenate([frames[:, 1:], frame[:, None]], axis=1)
         predictions = (ops.stack(steps, axis=1) for steps in zip(*predictions, strict=True))
         return dict(zip(("frames", "reward", "attention_logits"), predictions, strict=True))
 
@@ -232,9 +275,9 @@ class LinearDynamics(Pretraining):
 
     def call(self, batch):
         """Predicts all steps, or those that the batch's `steps` names."""
-        stack = self.stack
+        context = self.context
         features = self.roll_out_features(
-            batch["frames"][:, :stack], batch["actions"][:, stack - 1 :]
+            batch["frames"][:, :context], batch["actions"][:, context - 1 :]
         )
         after, before = features[:, 1:], features[:, :-1]
         if "steps" in batch:
@@ -250,15 +293,17 @@ class LinearDynamics(Pretraining):
         """Features of the frames and after each action, without the decoder's activation.
 
         Args:
-            frames: uint8 (batch, stack, height, width[, channels]).
+            frames: uint8 (batch, context, height, width[, channels]).
             actions: int (batch, time), the first one taken in the last frame.
 
         Returns:
             (batch, 1 + time, *decoder_start), within +-`MAX_FEATURE` after the first.
         """
-        features = [self._features(self._normalise(frames))]
+        seen, earlier = self.context_features(self._normalise(frames))
+        features = [seen]
         for t in range(actions.shape[1]):
-            after = self.advance(features[-1], actions[:, t])
+            after = self.add_motion(self.advance(features[-1], actions[:, t]), earlier)
+            earlier = None if earlier is None else features[-1]
             features.append(ops.clip(after, -MAX_FEATURE, MAX_FEATURE))
         return ops.stack(features, axis=1)
 
@@ -330,7 +375,7 @@ class PretrainingRollOut(keras.Model):
 
     def call(self, batch):
         """Rolls out from the last frames; see `model.predictor.RollOut`."""
-        start = batch["frames"].shape[1] - self.pretraining.stack
+        start = batch["frames"].shape[1] - self.pretraining.context
         predictions = self.pretraining.call(
             {key: batch[key][:, start:] for key in ("frames", "actions")}
         )

@@ -29,6 +29,9 @@ VARIANTS_OF_TINY = {
     "tiny_wide": tiny.TINY._replace(units=2 * 288 + 4),
     # The same, and for each action's own map as many.
     "tiny_wider": tiny.TINY._replace(units=6 * 290),
+    # The same two for an encoder that sees one frame at a time.
+    "tiny_wide_one": tiny.TINY._replace(units=2 * 288 + 4, stack=1),
+    "tiny_wider_one": tiny.TINY._replace(units=6 * 290, stack=1),
     # Channels as the two presets have them.
     "tiny_32": tiny.TINY._replace(
         encoder=(Conv(4, 4, 2), Conv(32, 3, 1)), decoder_start=(6, 6, 32)
@@ -56,15 +59,24 @@ def stacks(count, seed):
     return np.random.default_rng(seed).integers(0, 256, (count, 2, 12, 12, 1), dtype=np.uint8)
 
 
+def with_motion(pretraining):
+    """The same with random motion, if it has any."""
+    if pretraining.motion is not None:
+        shape = pretraining.motion.shape
+        pretraining.motion.assign(np.random.default_rng(4).normal(0, 0.1, shape))
+    return pretraining
+
+
+@pytest.mark.parametrize("preset", ["tiny_wide", "tiny_wide_one"])
 @pytest.mark.parametrize("variant", ["paper", "compression"])
-def test_after_the_handover_the_network_predicts_as_next_frame_does(variant):
-    whole = predictor(variant, feed_back=False, reward_weight=0.02)
-    pretraining = NextFrame(whole.network)
+def test_after_the_handover_the_network_predicts_as_next_frame_does(variant, preset):
+    whole = predictor(variant, preset, feed_back=False, reward_weight=0.02)
+    pretraining = with_motion(NextFrame(whole.network))
     batch = tiny.batch(3, size=40)
     hand_over_next_frame(whole.network, pretraining, stacks(600, seed=1))
     predicted = whole.predict_on_batch(batch)
     for step in range(3):
-        # The stack of two before each predicted frame, and the action that leads to it.
+        # The two frames before each predicted one, and the action that leads to it.
         at = 4 + step
         shown = {
             "frames": batch["frames"][:, at - 2 : at + 1],
@@ -79,8 +91,9 @@ def test_after_the_handover_the_network_predicts_as_next_frame_does(variant):
             assert np.abs(ours - others[key][:, 0]).mean() > 0.3 * spread
 
 
-def test_next_frame_feeds_back_its_predictions():
-    pretraining = NextFrame(predictor().network)
+@pytest.mark.parametrize("preset", ["tiny_wide", "tiny_wide_one"])
+def test_next_frame_feeds_back_its_predictions(preset):
+    pretraining = with_motion(NextFrame(predictor(preset=preset).network))
     frames = stacks(5, seed=2).astype(np.float32)
     actions = np.random.default_rng(0).integers(0, 3, (5, 4))
     predicted = keras.ops.convert_to_numpy(
@@ -135,9 +148,10 @@ def test_after_the_handover_old_frames_leave_no_trace():
 
 
 @pytest.mark.slow
-def test_after_the_handover_the_lstm_steps_as_the_linear_dynamics_do():
-    whole = predictor("compression", "tiny_wider", reward_weight=0.02)
-    pretraining = LinearDynamics(whole.network)
+@pytest.mark.parametrize("preset", ["tiny_wider", "tiny_wider_one"])
+def test_after_the_handover_the_lstm_steps_as_the_linear_dynamics_do(preset):
+    whole = predictor("compression", preset, reward_weight=0.02)
+    pretraining = with_motion(LinearDynamics(whole.network))
     random = np.random.default_rng(3)
     for biases in pretraining.biases:
         biases.assign(random.normal(0, 0.1, biases.shape))

@@ -27,9 +27,9 @@ STATISTICS = ("mean_frame", "pixel_scale", "palette")  # of the frames
 # What each feature adds to the logit of termination, and the logit where all are 0.
 TERMINATION, TERMINATION_BIAS = "termination", "termination_bias"
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-SAMPLES = 4000  # stacks of frames whose features give the principal components
+SAMPLES = 4000  # moments of play whose features give the principal components
 # The compression variant's components are also those of features that are predicted from these
-# stacks, so many steps ahead.
+# moments, so many steps ahead.
 SAMPLES_WITH_STEPS = 1500
 SAMPLE_STEPS = 5
 
@@ -53,20 +53,20 @@ def hand_over(
     Raises:
         numpy.linalg.LinAlgError: the features are not finite.
     """
-    shape, stack = network.preset.frame_shape, network.preset.stack
+    shape, context = network.preset.frame_shape, pretraining.context
     if isinstance(pretraining, NextFrame):
-        windows = sample(dataset, shape, WindowSpec(stack, horizon=0), SAMPLES, seed).batch(0)
+        windows = sample(dataset, shape, WindowSpec(context, horizon=0), SAMPLES, seed).batch(0)
         hand_over_next_frame(network, pretraining, windows["frames"], on_progress)
     else:
-        spec = WindowSpec(stack, at_most(SAMPLE_STEPS, dataset, stack))
+        spec = WindowSpec(context, at_most(SAMPLE_STEPS, dataset, context))
         windows = sample(dataset, shape, spec, SAMPLES_WITH_STEPS, seed).batch(0)
-        frames, actions = windows["frames"][:, :stack], windows["actions"][:, stack - 1 :]
+        frames, actions = windows["frames"][:, :context], windows["actions"][:, context - 1 :]
         hand_over_dynamics(network, pretraining, frames, actions, on_progress)
 
 
-def at_most(horizon: int, dataset: Dataset, stack: int) -> int:
-    """As many steps after a stack of frames as the data set's longest episode has."""
-    return max(1, min(horizon, int(dataset.lengths.max()) + 1 - stack))
+def at_most(horizon: int, dataset: Dataset, context: int) -> int:
+    """As many steps after so many frames as the data set's longest episode has."""
+    return max(1, min(horizon, int(dataset.lengths.max()) + 1 - context))
 
 
 def write_pretraining(directory: Path, network: Network, pretraining: Pretraining) -> None:

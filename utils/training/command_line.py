@@ -27,6 +27,8 @@ from utils.watching.intervals import ENOUGH_FRAMES
 
 ROLES = ("training", "validation", "test")  # recorded with seeds 1, 2, 3
 BATCH_SIZES = {"lstm_84x84x1": 16, "lstm_210x160x3": 4}
+# Of a stage's pretraining steps, because one on full frames takes seven times as long.
+STEPS_SHARES = {"lstm_210x160x3": 1 / 5}
 ENCODER_RATE = 0.0  # learning rate of the encoder over the others'; 0: it is not trained
 CONTROL_WEIGHT = 5.0  # of the errors at controlled pixels
 
@@ -157,10 +159,11 @@ def parse(
                 f"expected --pretraining_steps for stages without the reward, received "
                 f"{flags['pretraining_steps']} for {stage.name}. Leave the flag out."
             )
-        parsed.set_defaults(atari_game=None, pretraining_steps=None)
+        parsed.set_defaults(atari_game=None)
         given = parsed.parse_args(argv)
-        if flags["pretrained"] and given.pretraining_steps is None:
-            flags["pretraining_steps"] = 0
+        if flags["pretraining_steps"] is None:
+            usual = 0 if flags["pretrained"] else _pretraining_steps(stage, flags["model"])
+            flags["pretraining_steps"] = usual
         if not flags["max_steps"] and not flags["pretraining_steps"]:
             raise InputError(
                 "expected --max_steps of at least 1 for a stage that does not pretrain, received 0"
@@ -184,6 +187,11 @@ def parse(
                 "seeds than the training set: python -m systems.record --env=ID --seed=2"
             )
     return StageConfig(stage=stage, **flags)
+
+
+def _pretraining_steps(stage, model):
+    """How many steps a stage pretrains by default."""
+    return round(stage.pretraining_steps * STEPS_SHARES.get(model, 1))
 
 
 def parser(stage: Stage, description: str | None = None) -> Parser:
@@ -241,11 +249,13 @@ def _add_data(add):
 
 
 def _add_length(add, stage):
+    usual = {model: _pretraining_steps(stage, model) for model in BATCH_SIZES}
+    steps = ", ".join(f"{number} with {model}" for model, number in usual.items())
+    steps = steps if stage.pretraining_steps else "0"
     add(
         "--pretraining_steps",
         type=whole_number(0),
-        default=stage.pretraining_steps,
-        help="steps that train the convolutions alone, before all others",
+        help=f"steps that train the convolutions alone, before all others (default: {steps})",
     )
     add(
         "--pretrained",

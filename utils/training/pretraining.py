@@ -56,7 +56,7 @@ class Pretrainer:
         self._after_epoch, self._begin = after_epoch, begin
         self._phases = PHASES[settings.stage]
         self._variant, self._training = settings.variant, settings.training
-        self._shape, self._stack = network.preset.frame_shape, network.preset.stack
+        self._shape = network.preset.frame_shape
 
     def train(self, done: int = 0, saved: Path | None = None) -> Pretraining:
         """Trains from step `done` on; returns what was trained.
@@ -95,10 +95,10 @@ class Pretrainer:
     def _train_phase(self, phase, label, model, begin, end, done, saved):
         """Trains from step `done` of the phase's steps `begin` to `end`."""
         devices, training = self._devices, self._training
-        horizon = at_most(phase.horizon, self._dataset, self._stack)
+        horizon = at_most(phase.horizon, self._dataset, model.context)
         label += ", one step ahead" if horizon == 1 else f", {horizon} steps ahead"
         controlled = training.control_weight > 0
-        spec = WindowSpec(self._stack, horizon, shown=phase.shown, controlled=controlled)
+        spec = WindowSpec(model.context, horizon, shown=phase.shown, controlled=controlled)
         # As many whole windows on each of the devices.
         per_device = max(1, round(phase.windows * training.batch_size / devices.num_devices))
         num_windows = per_device * devices.num_devices
@@ -115,7 +115,7 @@ class Pretrainer:
             model.compile(optimizer)
         if saved:
             resume_from(model, saved)  # this time with the optimizer's state
-        frames = num_windows * (self._stack + spec.num_shown)
+        frames = num_windows * (model.context + spec.num_shown)
         shown = devices.first
         with Progress(label, end, frames, first_step=done, remedy=REMEDY, shown=shown) as progress:
             while done < end:
