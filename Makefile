@@ -32,7 +32,7 @@ SHIPPED = $(addprefix pretrained-,freeway pong ms_pacman space_invaders breakout
 
 ON_JAX = $(addprefix tests/test_,networks.py pretraining.py predictor.py optimizer.py fast_imagination.py)
 
-.PHONY: test test-fast demo train agent agent-again results recall play clips figures $(RESULTS) pretrained $(SHIPPED) lunar_lander doom clean
+.PHONY: test test-fast demo train agent agent-again results recall full-frames play clips figures $(RESULTS) pretrained $(SHIPPED) lunar_lander doom clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -85,12 +85,14 @@ agent: .venv/installed
 # One round more: what the agent does is recorded and joined to what the model has seen. The model's
 # pretraining goes on with that, and an agent learns in the new model.
 ROUND = data/$(GAME)/round-2-v1
+comma = ,
+SEEN = $(subst $(comma),-,$(subst .,_,$(subst :,,$(call PLAYER,$(GAME)))))-$(or $(FRAMES_$(GAME)),10000)-seed1-v2
 ROUND_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=$(call PLAYER,$(GAME)) --training_data=$(ROUND) \
 	--num_training_frames=10000 --train_dir=checkpoints/round-2
 agent-again: agent
 	$(BIN)/python record_agent.py --agent=$(AGENT)
 	test -e $(ROUND) || $(BIN)/python -m systems.join --name=round-2 \
-		$$(for set in data/$(GAME)/*-seed1-v2 data/$(GAME)/agent-*; do echo --dataset=$$set; done)
+		$$(for set in data/$(GAME)/$(SEEN) data/$(GAME)/agent-*; do echo --dataset=$$set; done)
 	$(BIN)/python compress_seq_5_train.py $(ROUND_FLAGS) --pretrained --pretraining_steps=1600
 	$(BIN)/python compress_seq_5_train_reward.py $(ROUND_FLAGS)
 	$(BIN)/python train_agent.py --checkpoint=checkpoints/round-2/$(GAME)/$(MODEL)/compress_seq_5_reward
@@ -99,6 +101,24 @@ agent-again: agent
 
 # What docs/results.md shows: some two hours a game on two cores. `make results-freeway` makes one game's.
 results: $(RESULTS) figures
+
+# The eight commands of 2016 as they stand, on full frames, and what docs/results.md shows of them: some
+# two hours on two cores.
+FULL = checkpoints/ms_pacman/lstm_210x160x3
+full-frames: .venv/installed
+	set -e; for stage in $(foreach variant,paper compress,$(addprefix $(variant)_,$(STAGES))); do \
+		$(BIN)/python $$stage.py --atari_game=ms_pacman.bin; \
+	done
+	set -e; for variant in paper compress; do \
+		$(BIN)/python evaluate.py --checkpoint $(FULL)/$${variant}_seq_5_reward \
+			--json docs/results/ms_pacman_full_$$variant.json; \
+	done
+	set -e; for variant in paper compression; do \
+		$(BIN)/python -m benchmarks.curve --stages $(FULL) --variant $$variant \
+			--json docs/results/full_frames_$$variant.json; \
+	done
+	$(BIN)/python -m benchmarks.clips --video docs/results/ms_pacman_full.gif \
+		--checkpoint $(FULL)/paper_seq_5_reward --checkpoint $(FULL)/compress_seq_5_reward
 
 # What a recorder of the training play would score, beside the demo's model and a shipped one.
 RECALL = $(BIN)/python evaluate.py --json docs/results
@@ -135,11 +155,12 @@ $(RESULTS): results-%: .venv/installed
 			--json docs/results/$*_$$variant.json; \
 	done
 
-# Breakout's walls differ more than 10,000 frames show.
-SHIP_breakout = --num_frames=20000
+# Frames that the components of shipped weights come from. Breakout's walls differ more than 10,000
+# show.
+FRAMES_breakout = 20000
 
 # The weights that are shipped: some 40 minutes a game. `make pretrained-freeway` makes one game's.
-# What pretraining has trained is shipped, so the stages themselves take one step.
+# What pretraining has trained is shipped, so the stages do nothing else.
 SHIP_STEPS_paper = 3000 300 700
 SHIP_STEPS_compress = 2400 800 800
 pretrained: $(SHIPPED)
@@ -149,11 +170,12 @@ $(SHIPPED): pretrained-%: .venv/installed
 		if [ $$variant = paper ]; then set -- $(SHIP_STEPS_paper); else set -- $(SHIP_STEPS_compress); fi; \
 		for stage in seq_1 seq_3 seq_5; do \
 			$(BIN)/python $${variant}_$${stage}_train.py --atari_game=$* --model=$(MODEL) --policy=$(call PLAYER,$*) \
-				--num_training_frames=20000 --pretraining_steps=$$1 --max_steps=1 \
+				--num_training_frames=20000 --pretraining_steps=$$1 --max_steps=0 \
 				--data_path=results/data --train_dir=results/pretrained; \
 			shift; \
 		done; \
-		$(BIN)/python -m utils.training.ship results/pretrained/$*/$(MODEL)/$${variant}_seq_5 $(SHIP_$*); \
+		$(BIN)/python -m utils.training.ship results/pretrained/$*/$(MODEL)/$${variant}_seq_5 \
+			--num_frames=$(or $(FRAMES_$*),10000); \
 	done
 
 # Two games that are not Atari's, shown in docs/environments.md, some ten minutes each.

@@ -14,6 +14,7 @@ from utils.training.phases import STAGES
 
 HORIZONS = (1, 10, 30)
 PRETRAINING = "pretraining/"  # what tags of pretraining begin with
+NAMES = {"paper": "paper", "compression": "compress"}  # what a variant's stages begin with
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
         from systems.files import write_json
         from systems.provenance import made
 
-        write_json(args.json, {"made": made(), **curve(args.stages)})
+        write_json(args.json, {"made": made(), **curve(args.stages, args.variant)})
         say(f"wrote {args.json}")
 
 
@@ -38,15 +39,17 @@ def parser() -> Parser:
     )
     add = parser.add_argument
     add("--stages", required=True, type=user_path, metavar="DIR", help="where the stages lie")
+    add("--variant", choices=NAMES, help="whose stages, where those of both lie there")
     add("--json", required=True, type=user_path, metavar="FILE", help="what is written")
     return parser
 
 
-def curve(directory: Path) -> dict:
+def curve(directory: Path, variant: str | None = None) -> dict:
     """What all stages of a variant have logged, in minutes since the first one began.
 
     Args:
         directory: of the stages, such as `demo/checkpoints/freeway/lstm_84x84x1`.
+        variant: "paper" or "compression"; None: whose stages there are.
 
     Returns:
         dict of stages: name, began and ended, in minutes, and errors on test play, by horizon, over
@@ -56,7 +59,8 @@ def curve(directory: Path) -> dict:
     Raises:
         InputError: there is no such log.
     """
-    logs = [logged for stage in STAGES for logged in _logged(directory, stage)]
+    named = NAMES[variant] if variant else "*"
+    logs = [logged for stage in STAGES for logged in _logged(directory, f"{named}_{stage}")]
     if not logs:
         raise InputError(f"expected stages with logs in {directory}, found none. Train there first")
     began = logs[0][1][0][0]
@@ -105,12 +109,12 @@ def _test_errors(stage):
     return {horizon: row["mse"] / row["mse_repeat_last"] for horizon, row in rows}
 
 
-def _logged(directory, stage):
+def _logged(directory, pattern):
     """A stage's name and its events: time, tag and value, at most once."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
     from tensorboard.util.tensor_util import make_ndarray
 
-    for logs in sorted(directory.glob(f"*_{stage}/logs")):
+    for logs in sorted(directory.glob(f"{pattern}/logs")):
         events = []
         for file in sorted(logs.glob("events.*")):
             for event in EventFileLoader(str(file)).Load():

@@ -92,12 +92,14 @@ def curriculum(name: str) -> str:
     """What each stage of a training made of the errors on test play."""
     stages = read(name)["stages"]
     horizons = list(stages[0]["errors"])
-    rows = [
-        [f"`{stage['name']}`", *(number(stage["errors"][horizon]) for horizon in horizons)]
-        for stage in stages
-    ]
-    heads = ["after", "1 step", *horizons[1:]]
-    return markdown(heads, rows) + source(name, note="128 windows. One run.")
+    rows, before = [], 0.0
+    for stage in stages:
+        errors = (number(stage["errors"][horizon]) for horizon in horizons)
+        rows.append([f"`{stage['name']}`", number(stage["ended"] - before, 1), *errors])
+        before = stage["ended"]
+    heads = ["after", "minutes", "1 step", *horizons[1:]]
+    windows = 32 if "full" in name else 128  # that a script measures
+    return markdown(heads, rows) + source(name, note=f"{windows} windows. One run.")
 
 
 def _demo_minutes(name):

@@ -85,6 +85,7 @@ def test_the_documents_commands_have_flags_that_there_are(name, count):
         ("demo", 6),
         ("results-pong", 10),
         ("clips", 7),
+        ("full-frames", 13),
         ("agent GAME=pong", 2),
         ("agent-again GAME=pong", 8),
         ("doom", 9),

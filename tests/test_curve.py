@@ -60,6 +60,19 @@ def test_the_curve_of_a_training(stages):
         assert [ratio for _, ratio in found["errors"][str(horizon)]] == [0.5, 0.125, 0.125]
 
 
+def test_the_curve_of_one_variant_where_both_lie(stages):
+    other = stages / "compress_seq_1"
+    logs = Logs(other / "logs")
+    logs.scalars(100, {"pretraining_loss": 3.0})
+    logs.close()
+    replace(CONFIG, results=None).write(other)
+    found = curve.curve(stages, "paper")
+    assert [stage["name"] for stage in found["stages"]] == ["paper_seq_1", "paper_seq_3"]
+    found = curve.curve(stages, "compression")
+    assert [stage["name"] for stage in found["stages"]] == ["compress_seq_1"]
+    assert [value for _, value in found["loss"]] == [3.0]
+
+
 def test_without_logs_there_is_no_curve(tmp_path):
     with pytest.raises(InputError, match="expected stages with logs in .*, found none"):
         curve.curve(tmp_path)

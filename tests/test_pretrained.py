@@ -73,9 +73,9 @@ def few_windows():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, variant):
-    """A directory with data and a first stage, whose one step does next to nothing."""
+    """A directory with data and a first stage, which pretrains alone."""
     path = tmp_path_factory.mktemp(variant)
-    run(path, SCRIPTS[variant], "--pretraining_steps=30", "--learning_rate=1e-12")
+    run(path, SCRIPTS[variant], "--pretraining_steps=30", "--max_steps=0")
     (path / "stage").symlink_to(
         path / "checkpoints/freeway/tiny_wider" / SCRIPTS[variant].removesuffix("_train")
     )
