@@ -113,10 +113,10 @@ full-frames: .venv/installed
 		$(BIN)/python evaluate.py --checkpoint $(FULL)/$${variant}_seq_5_reward \
 			--json docs/results/ms_pacman_full_$$variant.json; \
 	done
-	set -e; for variant in paper compression; do \
-		$(BIN)/python -m benchmarks.curve --stages $(FULL) --variant $$variant \
-			--json docs/results/full_frames_$$variant.json; \
-	done
+	$(BIN)/python -m benchmarks.curve --stages $(FULL) --variant paper \
+		--json docs/results/full_frames_paper.json
+	$(BIN)/python -m benchmarks.curve --stages $(FULL) --variant compression \
+		--json docs/results/full_frames_compress.json
 	$(BIN)/python -m benchmarks.clips --video docs/results/ms_pacman_full.gif \
 		--checkpoint $(FULL)/paper_seq_5_reward --checkpoint $(FULL)/compress_seq_5_reward
 

@@ -21,10 +21,9 @@ from benchmarks.child import in_new_process
 from systems.errors import say
 from systems.files import write_json
 from systems.provenance import made
-from utils.training.phases import STAGES
+from utils.training.phases import PREFIXES, STAGES
 from utils.training.stage import script
 
-SCRIPTS = {"paper": "paper", "compression": "compress"}
 IMPORTS, COMPILATION, REST = "imports", "compilation", "rest"
 # What is timed, by its module and name.
 PARTS = {
@@ -169,7 +168,7 @@ def measure(
         shared.append(f"--train_dir={directory}/trained")
         shared.append(f"--data_path={(data_path or Path(directory)).absolute()}")
         for name in STAGES:
-            module = script(f"{SCRIPTS[variant]}_{name}").removesuffix(".py")
+            module = script(f"{PREFIXES[variant]}_{name}").removesuffix(".py")
             flags = [*shared, *(more or {}).get(name, ())]
             seconds = in_new_process("clock.stage", module=module, flags=flags)
             rows.append({"stage": name, "seconds": seconds})

@@ -10,11 +10,10 @@ from pathlib import Path
 from systems.arguments import TRAINED, Parser
 from systems.errors import InputError, check_writable, exit_on_input_error, say, user_path
 from utils.config import read_config
-from utils.training.phases import STAGES
+from utils.training.phases import PREFIXES, STAGES
 
 HORIZONS = (1, 10, 30)
 PRETRAINING = "pretraining/"  # what tags of pretraining begin with
-NAMES = {"paper": "paper", "compression": "compress"}  # what a variant's stages begin with
 
 
 def main() -> None:
@@ -39,7 +38,7 @@ def parser() -> Parser:
     )
     add = parser.add_argument
     add("--stages", required=True, type=user_path, metavar="DIR", help="where the stages lie")
-    add("--variant", choices=NAMES, help="whose stages, where those of both lie there")
+    add("--variant", choices=PREFIXES, help="whose stages, where those of both lie there")
     add("--json", required=True, type=user_path, metavar="FILE", help="what is written")
     return parser
 
@@ -52,14 +51,15 @@ def curve(directory: Path, variant: str | None = None) -> dict:
         variant: "paper" or "compression"; None: whose stages there are.
 
     Returns:
-        dict of stages: name, began and ended, in minutes, and errors on test play, by horizon, over
-        those of repeating the last frame; loss: [minute, value] of pretraining; and
-        errors: by horizon, [minute, value] over that of repeating the last frame.
+        dict of stages: name, began and ended, in minutes, errors on test play, by horizon, over
+        those of repeating the last frame, and num_windows, on which they were measured; loss:
+        [minute, value] of pretraining; and errors: by horizon, [minute, value] over that of
+        repeating the last frame.
 
     Raises:
         InputError: there is no such log.
     """
-    named = NAMES[variant] if variant else "*"
+    named = PREFIXES[variant] if variant else "*"
     logs = [logged for stage in STAGES for logged in _logged(directory, f"{named}_{stage}")]
     if not logs:
         raise InputError(f"expected stages with logs in {directory}, found none. Train there first")
@@ -88,7 +88,7 @@ def curve(directory: Path, variant: str | None = None) -> dict:
                 "name": name,
                 "began": minutes(events[0][0]),
                 "ended": minutes(events[-1][0]),
-                "errors": _test_errors(directory / name),
+                **_of_test_play(directory / name),
             }
             for name, events in logs
         ],
@@ -102,11 +102,12 @@ def curve(directory: Path, variant: str | None = None) -> dict:
     }
 
 
-def _test_errors(stage):
-    """What a stage's last line of output says of its test play; nothing before that."""
-    results = read_config(stage).results
-    rows = results["horizons"].items() if results else ()
-    return {horizon: row["mse"] / row["mse_repeat_last"] for horizon, row in rows}
+def _of_test_play(stage):
+    """What a stage's last lines of output say of its test play; nothing before that."""
+    results = read_config(stage).results or {"horizons": {}, "num_windows": 0}
+    rows = results["horizons"].items()
+    errors = {horizon: row["mse"] / row["mse_repeat_last"] for horizon, row in rows}
+    return {"errors": errors, "num_windows": results["num_windows"]}
 
 
 def _logged(directory, pattern):

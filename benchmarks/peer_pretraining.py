@@ -74,7 +74,7 @@ class TorchPretraining(Normaliser):
         self.reward_channels = [self.own[name] for name in sorted(inputs)]
 
         self.motion = self.own["motion"] if "motion" in own else None
-        self.context = self.preset.stack + (self.motion is not None)
+        self.context = self.preset.context
         weights = None if step_weights is None else torch.from_numpy(step_weights)
         self.register_buffer("step_weights", weights)
 
@@ -119,7 +119,7 @@ class TorchPretraining(Normaliser):
         return seen, earlier
 
     def _add_motion(self, features, earlier):
-        if earlier is None:
+        if self.motion is None:
             return features
         return features + F.conv2d(earlier, self.motion, padding=1)
 
@@ -128,7 +128,7 @@ class TorchPretraining(Normaliser):
         for t in range(actions.shape[1]):
             if t:
                 frames = torch.cat([frames[:, 1:], steps[-1][0][:, None]], 1)
-                seen, earlier = self.features(frames), None if earlier is None else seen
+                seen, earlier = self.features(frames), seen
             planes = F.embedding(actions[:, t], self.own["embeddings"])[:, :, None, None]
             features = self._add_motion(seen + planes, earlier)
             steps.append((self.decode(features), *self.reward(features)))
@@ -138,7 +138,7 @@ class TorchPretraining(Normaliser):
         features = [seen]
         for t in range(actions.shape[1]):
             after = self._add_motion(self._advance(features[-1], actions[:, t]), earlier)
-            earlier = None if earlier is None else features[-1]
+            earlier = features[-1]
             features.append(after.clamp(-MAX_FEATURE, MAX_FEATURE))
         time_ = actions.shape[1]
         after, before = torch.stack(features[1:], 1), torch.stack(features[:-1], 1)

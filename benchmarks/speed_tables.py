@@ -98,7 +98,7 @@ def curriculum(name: str) -> str:
         rows.append([f"`{stage['name']}`", number(stage["ended"] - before, 1), *errors])
         before = stage["ended"]
     heads = ["after", "minutes", "1 step", *horizons[1:]]
-    windows = 32 if "full" in name else 128  # that a script measures
+    windows = stages[0].get("num_windows", 128)
     return markdown(heads, rows) + source(name, note=f"{windows} windows. One run.")
 
 

@@ -46,7 +46,7 @@ GATE_BIAS_CLOSED = -2.0  # of the forget gate, which can still learn to open
 # once, or many times in a row if the LSTM's output is fed back.
 COMPONENT_STD_ONE_STEP, COMPONENT_STD_ROLLOUT = 0.05, 0.02
 PREVIOUS_FEATURES_SCALE = 0.25  # of the features before a step in the LSTM's output
-PREVIOUS_SUM = PREVIOUS_FEATURES_SCALE * (1 + LEAK)  # of them in the sum of a component's units
+PREVIOUS_SUM = PREVIOUS_FEATURES_SCALE * (1 + LEAK)  # a component's two units add up to so much
 ACTION_INPUT = 0.3  # the LSTM's input that stands for the action taken
 BATCH_SIZE = 100  # of the computations on all frames
 FEATURES_SHARE = 0.4  # of the time of a handover, roughly; the components take most of the rest
@@ -60,8 +60,9 @@ def hand_over_next_frame(
 ) -> None:
     """Sets the dense layers and the LSTM to predict as `NextFrame` does.
 
-    The LSTM's output repeats the encoding at the same scale, so that it can be fed back. In
-    addition it names the action, from which the decoder's dense layer adds the action's embedding.
+    The LSTM's output repeats the encoding at the same scale, so that it can be fed back, and adds
+    motion. In addition it names the action, from which the decoder's dense layer adds the action's
+    embedding.
 
     Args:
         network: the network with the pretrained convolutions.
@@ -78,7 +79,7 @@ def hand_over_next_frame(
 
     def of_batch(batch):
         seen, earlier = next_frame.context_features(network.normalise(batch))
-        seen = [seen] if earlier is None else [seen, next_frame.add_motion(seen, earlier)]
+        seen = [seen] if next_frame.motion is None else [seen, next_frame.add_motion(seen, earlier)]
         return ops.stack(seen, axis=1)
 
     features = _in_batches(of_batch, on_progress, frames)
@@ -177,7 +178,7 @@ def _action_maps(dynamics, components, num_actions):
 
 
 def _assign_motion(core, gain, plus, minus, pretraining, components, std):
-    """Lets the recurrent kernel add what the features before tell; see the module."""
+    """Lets the recurrent kernel add the motion, if there is any; see the module."""
     if pretraining.motion is None:
         return
 

@@ -26,6 +26,11 @@ class Preset(NamedTuple):
     decoder: tuple[Conv, ...]  # transposed convolutions; the last one makes the frame
     units: int = 2048  # of the encoding and of the LSTM
 
+    @property
+    def context(self) -> int:
+        """Frames that pretraining predicts from: two or more, because one shows no motion."""
+        return max(self.stack, 2)
+
     def decoder_sizes(self) -> list[tuple[int, int]]:
         """Height and width of each decoder layer's output.
 

@@ -49,9 +49,8 @@ class Pretraining(keras.Model):
     A training batch is a dict as `model.predictor.FramePredictor` takes it. The first `context`
     frames are the input and the frames after them are predicted: all, or those that `steps` names.
 
-    Where the encoder sees one frame at a time, a step's features are the sum of what is predicted
-    from the frame before, and a 3x3 convolution of the features one step earlier. So they tell
-    which way things move. Encoders that see four frames gained nothing by it.
+    Where the encoder sees one frame at a time, a 3x3 convolution of the features one step earlier
+    adds to what is predicted. So two frames tell which way things move.
 
     Subclasses implement `call`. It returns a dict of frames, normalised, float32 (batch,
     predictions, height, width, channels); reward, logits of its sign, float32 (batch, predictions,
@@ -62,6 +61,7 @@ class Pretraining(keras.Model):
         control_weight: additional weight of a controlled pixel's error.
 
     Attributes:
+        context: how many frames a prediction is made from.
         step_weights: float32 (steps,), the weight of each step's frame loss; None weighs all steps
             alike.
         motion: kernel of the features one step earlier, (3, 3, channels, channels); None where the
@@ -85,8 +85,8 @@ class Pretraining(keras.Model):
             self.add_weight(shape, "he_normal", name=f"reward_channels_{i}")
             for i in range(self.REWARD_INPUTS)
         ]
-        self.motion = None
-        if self.stack == 1:
+        self.motion, self.context = None, network.preset.context
+        if self.context > self.stack:
             shape = 3, 3, self.feature_shape[-1], self.feature_shape[-1]
             small = keras.initializers.RandomNormal(stddev=MOTION_STD, seed=5)
             self.motion = self.add_weight(shape, small, name="motion")
@@ -106,11 +106,6 @@ class Pretraining(keras.Model):
         own = [variable for variable in self.trainable_variables if id(variable) not in known]
         return named | {variable.name: variable for variable in own}
 
-    @property
-    def context(self) -> int:
-        """How many frames a prediction is made from."""
-        return self.stack + (self.motion is not None)
-
     def context_features(self, frames):
         """Features of the last stack of frames, and those one step earlier.
 
@@ -118,7 +113,7 @@ class Pretraining(keras.Model):
             frames: normalised (batch, context, height, width, channels).
 
         Returns:
-            two of (batch, *decoder_start); None for the second without `motion`.
+            two of (batch, *decoder_start); the second is None without `motion`.
         """
         if self.motion is None:
             return self._features(frames), None
@@ -127,8 +122,8 @@ class Pretraining(keras.Model):
         return features[:, 1], features[:, 0]
 
     def add_motion(self, features, earlier):
-        """Adds what the features one step earlier, or None, tell of a step's features."""
-        if earlier is None:
+        """Adds what the features one step earlier tell of a step's features, if anything."""
+        if self.motion is None:
             return features
         kernel = ops.cast(ops.convert_to_tensor(self.motion), features.dtype)
         return features + ops.conv(earlier, kernel, padding="same", data_format="channels_last")
@@ -229,7 +224,7 @@ class NextFrame(Pretraining):
         for t in range(actions.shape[1]):
             if t:
                 frames = ops.concatenate([frames[:, 1:], predictions[-1][0][:, None]], axis=1)
-                seen, earlier = self._features(frames), None if earlier is None else seen
+                seen, earlier = self._features(frames), seen
             planes = self.action_planes(actions[:, t])[:, None, None]
             features = self.add_motion(seen + planes, earlier)
             frame = self.decode(features)
@@ -254,7 +249,7 @@ class LinearDynamics(Pretraining):
         super().__init__(network, control_weight)
         height, width, channels = self.feature_shape
         # An optimizer's step is a share of a kernel's norm, and the identity's norm grows with its
-        # channels. How fast features may grow does not.
+        # channels. How fast features may grow does not. Motion lets them grow, too.
         self.own_rate = min(1.0, math.sqrt(32 / channels))
         hidden = channels + ACTION_CHANNELS
 
@@ -303,7 +298,7 @@ class LinearDynamics(Pretraining):
         features = [seen]
         for t in range(actions.shape[1]):
             after = self.add_motion(self.advance(features[-1], actions[:, t]), earlier)
-            earlier = None if earlier is None else features[-1]
+            earlier = features[-1]
             features.append(ops.clip(after, -MAX_FEATURE, MAX_FEATURE))
         return ops.stack(features, axis=1)
 

@@ -38,7 +38,8 @@ def stages(tmp_path, monkeypatch):
         logs.scalars(20, {"loss": 1.0, **errors(1.0, 8.0)})
         logs.close()
         # The second one is still training.
-        results = {"horizons": {"1": {"mse": 1.0, "mse_repeat_last": 4.0}}}
+        errors_at = {"1": {"mse": 1.0, "mse_repeat_last": 4.0}}
+        results = {"horizons": errors_at, "num_windows": 32}
         config = replace(CONFIG, results=results if stage == "seq_1" else None)
         config.write(tmp_path / f"paper_{stage}")
         now[0] += 60
@@ -51,6 +52,7 @@ def test_the_curve_of_a_training(stages):
     assert names == ["paper_seq_1", "paper_seq_3"]
     first, second = found["stages"]
     assert first["errors"] == {"1": 0.25} and second["errors"] == {}
+    assert first["num_windows"] == 32
     # The first event of a file is its writer's own, of the real clock.
     assert second["ended"] - first["ended"] == pytest.approx(2)
     (early, _), (late, _) = found["loss"]

@@ -106,10 +106,11 @@ def test_next_frame_feeds_back_its_predictions(preset):
         frames = np.concatenate([frames[:, 1:], one * 70.0 + 120.0], axis=1)
 
 
+@pytest.mark.parametrize("preset", ["tiny_wide", "tiny_wide_one"])
 @pytest.mark.parametrize("pretraining_class", [NextFrame, LinearDynamics])
-def test_the_roll_out_starts_from_the_last_frames(pretraining_class):
-    whole = predictor()
-    pretraining = pretraining_class(whole.network)
+def test_the_roll_out_starts_from_the_last_frames(pretraining_class, preset):
+    whole = predictor(preset=preset)
+    pretraining = with_motion(pretraining_class(whole.network))
     batch = tiny.batch(3)
     shown = {"frames": batch["frames"][:, :4], "actions": batch["actions"]}
     rolled_out = PretrainingRollOut(whole, pretraining).predict_on_batch(shown)
@@ -137,14 +138,16 @@ def test_after_the_handover_the_lstm_repeats_its_own_output():
     assert 0.7 < last.std() / first.std() < 1.1
 
 
-def test_after_the_handover_old_frames_leave_no_trace():
-    whole = predictor("paper", feed_back=False)
-    hand_over_next_frame(whole.network, NextFrame(whole.network), stacks(600, seed=1))
+@pytest.mark.parametrize("preset", ["tiny_wide", "tiny_wide_one"])
+def test_after_the_handover_old_frames_leave_no_trace(preset):
+    whole = predictor("paper", preset, feed_back=False)
+    pretraining = with_motion(NextFrame(whole.network))
+    hand_over_next_frame(whole.network, pretraining, stacks(600, seed=1))
     batch = tiny.batch(1, size=40)
     others = {**batch, "frames": batch["frames"].copy()}
-    others["frames"][:, 1] = 255 - batch["frames"][:, 1]  # the one before the last stack
+    others["frames"][:, 1] = 255 - batch["frames"][:, 1]  # the one before the last two
     predicted, of_others = (whole.predict_on_batch(x)["frames"] for x in (batch, others))
-    assert np.abs(predicted - of_others).mean() < 0.005 * predicted.std()
+    assert np.abs(predicted - of_others).mean() < 0.007 * predicted.std()
 
 
 @pytest.mark.slow
@@ -235,9 +238,10 @@ def test_the_handover_needs_fewer_frames_than_components():
     assert np.isfinite(whole.predict_on_batch(tiny.batch(3))["frames"]).all()
 
 
+@pytest.mark.parametrize("preset", ["tiny_wide", "tiny_wide_one"])
 @pytest.mark.parametrize("pretraining_class", [NextFrame, LinearDynamics])
-def test_only_convolutions_are_trained(pretraining_class):
-    whole = predictor(reward_weight=0.02)
+def test_only_convolutions_are_trained(pretraining_class, preset):
+    whole = predictor(preset=preset, reward_weight=0.02)
     before = {v.path: v.numpy() for v in whole.network.trainable_variables}
     pretraining = pretraining_class(whole.network)
     own = [v for v in pretraining.trainable_variables if v.path not in before]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 from tqdm import tqdm
 
+from model.components import OnProgress, ignored
 from model.handover import assign_termination_head, hand_over_dynamics, hand_over_next_frame
 from model.networks import Network
 from model.predictor import FramePredictor
@@ -39,7 +40,7 @@ def hand_over(
     pretraining: Pretraining,
     dataset: Dataset,
     seed: int,
-    on_progress: Callable[[float], None] = lambda share: None,
+    on_progress: OnProgress = ignored,
 ) -> None:
     """Sets the dense layers and the LSTM to do what pretraining has trained.
 
@@ -114,7 +115,7 @@ def computed(
     arrays: Mapping[str, np.ndarray],
     config: CheckpointConfig,
     dataset: Dataset,
-    on_progress: Callable[[float], None] = lambda share: None,
+    on_progress: OnProgress = ignored,
 ) -> tuple[FramePredictor, Pretraining]:
     """The network that follows from the few weights, and what pretraining had trained.
 
@@ -157,7 +158,8 @@ def assign_small(
             received = arrays[name].shape if name in arrays else "none"
             raise InputError(
                 f"expected {name} of shape {tuple(variable.shape)} in the weights of a "
-                f"pretraining, received {received}. Make them anew: make pretrained"
+                f"pretraining, received {received}. Train its stage again with --overwrite, or "
+                "make shipped weights anew: make pretrained"
             )
         variable.assign(arrays[name].astype(np.float32))
 

@@ -34,7 +34,7 @@ def expected_seconds(settings: CheckpointConfig, pretraining_done: int, done: in
         left = 1 - pretraining_done / max(training.pretraining_steps, 1)
         for phase in PHASES.get(settings.stage, ()):
             frames = phase.horizon if settings.variant == "paper" else 1
-            frames += preset.stack == 1  # the frame before, for what moves
+            frames += preset.context - preset.stack
             windows = phase.windows * training.batch_size
             each = windows * (frames * encoder + phase.shown * decoder)
             steps = left * phase.share * training.pretraining_steps

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+# What the names of a variant's stages begin with.
+PREFIXES = {"paper": "paper", "compression": "compress"}
 STAGES = ("seq_1", "seq_3", "seq_5", "seq_5_reward")  # of each variant, in order
 
 
