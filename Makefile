@@ -110,7 +110,7 @@ full-frames: .venv/installed
 		$(BIN)/python $$stage.py --atari_game=ms_pacman.bin; \
 	done
 	set -e; for variant in paper compress; do \
-		$(BIN)/python evaluate.py --checkpoint $(FULL)/$${variant}_seq_5_reward \
+		$(BIN)/python evaluate.py --checkpoint $(FULL)/$${variant}_seq_5_reward --num_windows=64 \
 			--json docs/results/ms_pacman_full_$$variant.json; \
 	done
 	$(BIN)/python -m benchmarks.curve --stages $(FULL) --variant paper \

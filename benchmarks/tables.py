@@ -57,7 +57,8 @@ def full_frames() -> str:
         cells.append(number(ratio(of["5"], "mse_controlled", "shuffled_actions")))
         cells += [number(ratio(of[horizon], "mse", "recall"), 2) for horizon in ("1", "10")]
         rows.append([label, *cells, _reward(result, "5")])
-    return markdown(heads, rows) + source(*names, note="One run each.")
+    windows = read(names[0])["num_windows"]
+    return markdown(heads, rows) + source(*names, note=f"{windows} windows. One run each.")
 
 
 def _reward(result, horizon):
