@@ -49,7 +49,8 @@ def i_have() -> str:
     full = [sum(row["seconds"]) for row in kept["rows"] if row["machine"] in ("A", "B")]
     gpu = [row["seconds"] for row in kept["pretraining"]["rows"]]
     page = "docs/performance.md"
-    float32 = _demo_minutes("demo_float32") + 1  # for recording and videos
+    float32 = _minutes_in_all("demo_float32") + 1  # for recording and videos
+    colour = max(map(_minutes_in_all, ("full_frames_paper", "full_frames_compress")))
     rows = [
         [
             "two cores with bfloat16",
@@ -62,9 +63,14 @@ def i_have() -> str:
             f"[demo: about {float32:.0f} minutes](docs/guide.md#the-demo)",
         ],
         [
+            "two cores, for full frames",
+            "`make full-frames`",
+            f"[{colour:.0f} minutes a variant](docs/results.md#the-commands-of-2016)",
+        ],
+        [
             "one GPU",
             "`make train GAME=pong MODEL=lstm_210x160x3`",
-            f"[pretraining, most of it: {_minutes(gpu)}]({page}#on-a-gpu)",
+            f"[15,000 steps of pretraining: {_minutes(gpu)}]({page}#on-a-gpu)",
         ],
         [
             "several machines",
@@ -78,7 +84,7 @@ def i_have() -> str:
 def demo_times() -> str:
     """How long the demo takes, until its last stage ends."""
     rows = [
-        [what, number(_demo_minutes(name), 1)]
+        [what, number(_minutes_in_all(name), 1)]
         for what, name in (
             ("two idle cores, bfloat16", "demo"),
             ("a training on one of the two cores", "demo_beside"),
@@ -102,7 +108,7 @@ def curriculum(name: str) -> str:
     return markdown(heads, rows) + source(name, note=f"{windows} windows. One run.")
 
 
-def _demo_minutes(name):
+def _minutes_in_all(name):
     """From the first step of training to the last stage's end."""
     return max(stage["ended"] for stage in read(name)["stages"])
 

@@ -63,7 +63,7 @@ def with_motion(pretraining):
     """The same with random motion, if it has any."""
     if pretraining.motion is not None:
         shape = pretraining.motion.shape
-        pretraining.motion.assign(np.random.default_rng(4).normal(0, 0.1, shape))
+        pretraining.motion.assign(np.random.default_rng(4).normal(0, 0.05, shape))
     return pretraining
 
 

@@ -222,7 +222,7 @@ def _add_what(add):
         "--model",
         default="lstm_210x160x3",
         choices=PRESETS,
-        help="the network's preset: lstm_84x84x1 for processors, lstm_210x160x3 for GPUs",
+        help="the network's preset: lstm_84x84x1 is small, lstm_210x160x3 sees full frames",
     )
     add("--overwrite", action="store_true", help="start over, removing what the stage had")
 
