@@ -86,7 +86,7 @@ agent: .venv/installed
 # pretraining goes on with that, and an agent learns in the new model.
 ROUND = data/$(GAME)/round-2-v1
 comma = ,
-SEEN = $(subst $(comma),-,$(subst .,_,$(subst :,,$(call PLAYER,$(GAME)))))-$(or $(FRAMES_$(GAME)),10000)-seed1-v2
+SEEN = $(subst $(comma),-,$(subst .,_,$(subst :,,$(call PLAYER,$(GAME)))))-$(call FRAMES,$(GAME))-seed1-v2
 ROUND_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=$(call PLAYER,$(GAME)) --training_data=$(ROUND) \
 	--num_training_frames=10000 --train_dir=checkpoints/round-2
 agent-again: agent
@@ -157,7 +157,7 @@ $(RESULTS): results-%: .venv/installed
 
 # Frames that the components of shipped weights come from. Breakout's walls differ more than 10,000
 # show.
-FRAMES_breakout = 20000
+FRAMES = $(if $(filter breakout,$(1)),20000,10000)
 
 # The weights that are shipped: some 40 minutes a game. `make pretrained-freeway` makes one game's.
 # What pretraining has trained is shipped, so the stages do nothing else.
@@ -175,7 +175,7 @@ $(SHIPPED): pretrained-%: .venv/installed
 			shift; \
 		done; \
 		$(BIN)/python -m utils.training.ship results/pretrained/$*/$(MODEL)/$${variant}_seq_5 \
-			--num_frames=$(or $(FRAMES_$*),10000); \
+			--num_frames=$(call FRAMES,$*); \
 	done
 
 # Two games that are not Atari's, shown in docs/environments.md, some ten minutes each.
