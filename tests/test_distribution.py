@@ -44,7 +44,8 @@ def flags(tmp_path, tmp_path_factory, monkeypatch):
 
 def start(*flags, script="compress_seq_3_train", **environment):
     code = (
-        "import sys, tests.tiny; from utils.training import watch;"
+        "import sys; from utils.start import *; prepare(); import_keras(); import tests.tiny;"
+        "from utils.training import watch;"
         "watch.PRETRAINING_STEPS_PER_LOOK = 2;"
         f"from {script} import STAGE, main; from dataclasses import replace;"
         "main(replace(STAGE, restore=None), sys.argv[1:])"

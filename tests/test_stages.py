@@ -573,7 +573,8 @@ def test_a_stage_that_makes_nothing_better_leaves_what_it_began_with(
 def start(flags, *more, preexec_fn=heed_interrupts):
     """The script as a process of its own; epochs of pretraining are short there."""
     code = (
-        "import sys, tests.tiny; from utils.training import pretraining; pretraining.EPOCH = 4;"
+        "import sys; from utils.start import *; prepare(); import_keras(); import tests.tiny;"
+        "from utils.training import pretraining; pretraining.EPOCH = 4;"
         "from compress_seq_1_train import STAGE, main; main(STAGE, sys.argv[1:])"
     )
     return subprocess.Popen(

@@ -114,6 +114,21 @@ def test_tensorflow_computes_with_onednn_unless_told_otherwise(wish, expected):
     assert done.stdout.strip() == expected, done.stderr
 
 
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_no_package_is_imported_for_nothing(backend, tmp_path):
+    pytest.importorskip(backend)
+    ask = (
+        "from utils.start import *; prepare(); import_keras(); import sys, keras;"
+        "from pathlib import Path; from utils.watching.tensorboard import Logs;"
+        f"keras.utils.set_random_seed(0); Logs(Path({str(tmp_path)!r})).close();"
+        "print([name for name in ('jax', 'matplotlib', 'tensorflow') if sys.modules.get(name)]);"
+        "import matplotlib.pyplot, jax"
+    )
+    done = start("-c", ask, KERAS_BACKEND=backend)
+    assert (done.returncode, done.stdout) == (0, f"['{backend}']\n"), done.stderr
+    assert list(tmp_path.iterdir())
+
+
 def test_importing_a_package_changes_neither_environment_nor_descriptors():
     ask = """
 import os

@@ -153,8 +153,8 @@ def _that_goes_on(config: StageConfig, tell=lambda text: None) -> StageConfig:
 def _other_flags(config, expected, received):
     return InputError(
         f"expected {expected}, with which the finished stage in {config.directory} was trained, "
-        f"received {received}. Leave that out to see its results, train it again with "
-        "--overwrite, or choose another --train_dir."
+        f"received {received}. Give what it was trained with to see its results, train it again "
+        "with --overwrite, or choose another --train_dir."
     )
 
 
