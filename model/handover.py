@@ -48,7 +48,7 @@ COMPONENT_STD_ONE_STEP, COMPONENT_STD_ROLLOUT = 0.05, 0.02
 PREVIOUS_FEATURES_SCALE = 0.25  # of the features before a step in the LSTM's output
 PREVIOUS_SUM = PREVIOUS_FEATURES_SCALE * (1 + LEAK)  # a component's two units add up to so much
 ACTION_INPUT = 0.3  # the LSTM's input that stands for the action taken
-BATCH_SIZE = 100  # of the computations on all frames
+BATCH_SIZE = 25  # of the computations on all frames: those of full frames take 12 MB a frame
 FEATURES_SHARE = 0.4  # of the time of a handover, roughly; the components take most of the rest
 
 

@@ -155,29 +155,41 @@ def agents_games(
         watcher: of the first one.
     """
     shape = predictor.preset.frame_shape
-    waiting = np.full(len(games), wait(config.action_meanings))
+    observed = np.arange(len(games))  # the games in the model's batch
+    actions = np.full(len(games), wait(config.action_meanings))
+
+    def seen(*times):
+        return {
+            "frames": np.stack(times, axis=1),
+            "actions": actions[observed, None].astype(np.int32),
+        }
 
     def frames():
-        return np.stack([game.observation(shape) for game in games])
+        return np.stack([games[i].observation(shape) for i in observed])
 
     # There is an output after the second frame, so the first step waits.
-    first, earned = frames(), step(games, waiting)
-    taken = [[int(action)] for action in waiting]
+    first, earned = frames(), step(games, actions)
+    taken = [[int(action)] for action in actions]
     observe, go_on = Observation(predictor), Observation(predictor)
-    seen = {"frames": np.stack([first, frames()], axis=1), "actions": waiting[:, None]}
-    state = observe.predict_on_batch({**seen, "actions": seen["actions"].astype(np.int32)})
-    for _ in tqdm(range(max_steps - 1), desc="real games", unit="step"):
+    state = observe.predict_on_batch(seen(first, frames()))
+    bar = tqdm(range(max_steps - 1), desc="real games", unit="step")
+    for _ in bar:
+        bar.set_postfix_str(f"{alive(games).sum()} games", refresh=False)
         outputs = np.asarray(state.h, np.float32)
-        actions = policy(outputs)
+        actions[observed] = policy(outputs)
         if watcher and alive(games)[0]:
             watcher.watch(games[0].observation(shape), outputs[:1], int(actions[0]))
         for i in np.flatnonzero(alive(games)):
             taken[i].append(int(actions[i]))
         earned += step(games, actions)
-        if not alive(games).any():
+        left = alive(games)[observed]
+        if not left.any():
             break
-        batch = {"frames": frames()[:, None], "actions": actions[:, None].astype(np.int32)}
-        state = go_on.predict_on_batch({**batch, "state": state})
+        # By halves, because each size of batch may compile.
+        if left.sum() <= len(observed) / 2:
+            observed = observed[left]
+            state = type(state)(*(np.asarray(part)[left] for part in state))
+        state = go_on.predict_on_batch({**seen(frames()), "state": state})
     return earned.tolist(), taken
 
 
