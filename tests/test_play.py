@@ -662,11 +662,12 @@ def test_a_forwarded_port_and_the_one_that_browsers_leave_out_are_served(models,
 
 
 def test_the_script_serves_until_it_is_interrupted(tmp_path):
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", model="lstm_84x84x1")
+    checkpoint = make_checkpoint(tmp_path / "checkpoint")
+    code = "import tests.tiny, play; play.main()"
 
     def start(port):
         return subprocess.Popen(
-            [sys.executable, "play.py", f"--checkpoint={checkpoint}", f"--port={port}"],
+            [sys.executable, "-c", code, f"--checkpoint={checkpoint}", f"--port={port}"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

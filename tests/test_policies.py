@@ -67,7 +67,7 @@ def test_persistent_policy_lets_go_at_reset(ms_pacman):
 @pytest.mark.parametrize("name", POLICIES)
 def test_same_seed_same_actions(name, ms_pacman):
     def play(seed):
-        return actions_of(POLICIES[name](ms_pacman, np.random.default_rng(seed)), 60).tolist()
+        return actions_of(POLICIES[name](ms_pacman, np.random.default_rng(seed)), 30).tolist()
 
     assert play(1) == play(1) != play(2)
 

@@ -13,7 +13,7 @@ import generate_video
 import plan
 import play
 from model.predictor import RollOut
-from model.presets import PRESETS
+from model.presets import PRESETS, Conv
 from systems.errors import InputError
 from systems.windows import WindowSpec, sample
 from utils import pretrained, small_weights
@@ -31,8 +31,13 @@ from . import tiny
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-# Units for all 288 features, and for each of Freeway's three actions' own map as many.
-PRESETS["tiny_wider"] = tiny.TINY._replace(units=6 * 290)
+# Units for all 72 features, and for each of Freeway's three actions' own map as many.
+PRESETS["tiny_wider"] = tiny.TINY._replace(
+    encoder=(Conv(4, 4, 2), Conv(8, 3, 2)),
+    decoder_start=(3, 3, 8),
+    decoder=(Conv(8, 3, 2), Conv(1, 4, 2)),
+    units=6 * 74,
+)
 PIXELS = ("", "_moving", "_controlled")
 SCRIPTS = {"paper": "paper_seq_1_train", "compression": "compress_seq_1_train"}
 NUM_FRAMES = 600  # of training play, all of which give the components
@@ -111,10 +116,11 @@ def test_the_network_that_is_computed_predicts_as_the_one_it_came_from(shipped, 
 
 
 def test_what_is_shipped_is_small_says_how_it_was_made_and_is_made_alike_again(
-    trained, variant, tmp_path
+    trained, variant, tmp_path, monkeypatch
 ):
-    again = ship(trained / "stage", tmp_path, num_frames=3000)
     first = Shipped("freeway", variant, trained / "shipped")
+    monkeypatch.setattr(shipping, "_figures", lambda *_: {})  # which take most of the time
+    again = ship(trained / "stage", tmp_path, num_frames=3000)
     assert again.weights.read_bytes() == first.weights.read_bytes()
     arrays = small_weights.read_arrays(first.weights)
     convolutions = [array for name, array in arrays.items() if name.startswith("convolution")]
@@ -131,7 +137,7 @@ def test_what_is_shipped_is_small_says_how_it_was_made_and_is_made_alike_again(
     ratios = np.array([row["error_over_original"] for row in rows])
     assert len(ratios) > 3 and np.abs(ratios - 1)[:3].max() < 0.005
     # A network that has hardly been trained amplifies what half precision rounds, step by step.
-    assert list(figures["horizons"])[4] == "30" and np.abs(ratios - 1)[:5].max() < 0.02
+    assert list(figures["horizons"])[4] == "30" and np.abs(ratios - 1)[:5].max() < 0.03
     assert np.abs(ratios - 1).max() < 0.1
 
 
@@ -182,22 +188,23 @@ def test_every_tool_takes_it(shipped, variant, monkeypatch, capsys):
 
 
 def test_a_stage_starts_from_it(shipped, variant, capsys):
-    for script in (SCRIPTS[variant], SCRIPTS[variant].replace("seq_1", "seq_3")):
-        # A step that changes next to nothing, so that the weights can be recognised.
-        run(shipped, script, "--pretrained", "--learning_rate=1e-12")
-        said = capsys.readouterr().out
-        assert "its pretraining is not done again" in said
-        name = script.removesuffix("_train")
-        stage = Checkpoint(shipped / "checkpoints/freeway/tiny_wider" / name)
-        start = pretrained_checkpoint("freeway", variant, shipped / "data", shipped / "checkpoints")
-        assert stage.config.restored_from == str(start)
-        assert stage.config.training.pretraining_steps == 0
-        kernels = []
-        for directory in (stage.directory, start):
-            predictor = Checkpoint(directory).predictor()
-            load_weights(predictor.network, directory)
-            kernels.append(np.array(predictor.network.core.kernel))
-        np.testing.assert_allclose(*kernels, atol=1e-6)
+    # A first stage, and one that otherwise starts from the stage before.
+    script = {"paper": "paper_seq_1_train", "compression": "compress_seq_3_train"}[variant]
+    # A step that changes next to nothing, so that the weights can be recognised.
+    run(shipped, script, "--pretrained", "--learning_rate=1e-12")
+    said = capsys.readouterr().out
+    assert "its pretraining is not done again" in said
+    name = script.removesuffix("_train")
+    stage = Checkpoint(shipped / "checkpoints/freeway/tiny_wider" / name)
+    start = pretrained_checkpoint("freeway", variant, shipped / "data", shipped / "checkpoints")
+    assert stage.config.restored_from == str(start)
+    assert stage.config.training.pretraining_steps == 0
+    kernels = []
+    for directory in (stage.directory, start):
+        predictor = Checkpoint(directory).predictor()
+        load_weights(predictor.network, directory)
+        kernels.append(np.array(predictor.network.core.kernel))
+    np.testing.assert_allclose(*kernels, atol=1e-6)
 
 
 def test_pretraining_goes_on_from_it(shipped, variant, capsys):

@@ -110,7 +110,8 @@ def test_another_file_is_not_overwritten(tmp_path):
 def in_tiny_process(function, **arguments):
     """As `in_new_process`, in a process that knows the preset "tiny"."""
     run = "runpy.run_module('benchmarks.child', run_name='__main__', alter_sys=True)"
-    command = [sys.executable, "-c", f"import runpy, tests.tiny; {run}", function]
+    begin = "import runpy; from utils.start import *; prepare(); import_keras(); import tests.tiny"
+    command = [sys.executable, "-c", f"{begin}; {run}", function]
     done = subprocess.run(
         [*command, json.dumps(arguments)], cwd=ROOT, capture_output=True, text=True
     )

@@ -297,8 +297,9 @@ train_agent.main()
     with pytest.raises(InputError, match="expected the directory of a trained agent"):
         agent_files.TrainedAgent(killed)
     run(train_agent, "--checkpoint", checkpoint, *FLAGS, "--agent", killed)
+    # oneDNN may round a last bit otherwise in a process that has computed other things before.
     for ours, theirs in zip(weights(killed), weights(whole), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_the_same_seed_makes_the_same_agent_and_another_does_not(checkpoint, tmp_path):
