@@ -17,6 +17,7 @@ import record_agent
 import train_agent
 from model.actor_critic import ActorCritic
 from model.predictor import State
+from systems.atari import AtariGame
 from systems.controlled import find_controlled
 from systems.dataset import Dataset
 from systems.errors import InputError
@@ -247,6 +248,24 @@ def test_games_that_are_over_are_no_longer_observed(checkpoint):
     np.testing.assert_allclose(
         [output[-1] for output in together], np.concatenate(alone), atol=1e-3
     )
+
+
+def test_a_game_that_nobody_serves_in_ends(checkpoint):
+    game = agent_score.UntilStandstill(AtariGame("breakout"))
+    fire, right = map(game.action_meanings.index, ("FIRE", "RIGHT"))
+    game.step(fire)
+    steps = 0
+    while not game.truncated:
+        game.step(right)
+        steps += 1
+    # The ball is lost first.
+    assert game.lives == 4 and not game.terminated
+    assert 10 < steps - agent_score.STANDSTILL < 100
+    # Whoever goes on to do something else plays on.
+    game = agent_score.UntilStandstill(AtariGame("breakout"))
+    for step in range(2 * agent_score.STANDSTILL):
+        game.step(right if step % 400 else 0)
+    assert not game.truncated
 
 
 def test_players_play_until_their_games_are_over(checkpoint):

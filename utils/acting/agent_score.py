@@ -27,6 +27,7 @@ from utils.config import CheckpointConfig
 from utils.watching import video
 
 FILMED_STEPS = 300
+STANDSTILL = 450  # steps with one screen and one action, half a minute of play, that end a game
 PLAYERS = {"random": RandomPolicy, "persistent": PersistentPolicy}  # to compare with
 
 
@@ -225,12 +226,40 @@ def _play(games, choose, max_steps):
     return earned.tolist()
 
 
-def begun(config: CheckpointConfig, seeds: Sequence[int]) -> list:
+class UntilStandstill:
+    """A real game that also ends when it stands still.
+
+    Some games wait for the player to serve. One who never does would play for ever, and earn
+    nothing.
+    """
+
+    def __init__(self, game):
+        self._game = game
+        self._screen, self._action, self._still = None, None, 0
+
+    def __getattr__(self, name):
+        return getattr(self._game, name)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether it has stood still for so long, or has been cut off."""
+        return self._still >= STANDSTILL or self._game.truncated
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool]:
+        """Plays an action; returns the screen, the points and whether the game is over."""
+        played = self._game.step(action)
+        same = action == self._action and np.array_equal(played[0], self._screen)
+        self._still = self._still + 1 if same else 0
+        self._screen, self._action = played[0], action
+        return played
+
+
+def begun(config: CheckpointConfig, seeds: Sequence[int]) -> list[UntilStandstill]:
     """The games at the beginning of the episodes of these seeds."""
     games = [config.begin_real_game() for _ in seeds]
     for seed, game in zip(seeds, games, strict=True):
         game.reset(seed)
-    return games
+    return [UntilStandstill(game) for game in games]
 
 
 def alive(games: Sequence) -> np.ndarray:
