@@ -252,19 +252,20 @@ def test_games_that_are_over_are_no_longer_observed(checkpoint):
 
 def test_a_game_that_nobody_serves_in_ends(checkpoint):
     game = agent_score.UntilStandstill(AtariGame("breakout"))
-    fire, right = map(game.action_meanings.index, ("FIRE", "RIGHT"))
+    fire, right, left = map(game.action_meanings.index, ("FIRE", "RIGHT", "LEFT"))
     game.step(fire)
     steps = 0
     while not game.truncated:
-        game.step(right)
+        # The paddle goes to the right, and waits there until it is served.
+        game.step(left if steps > 400 and steps % 2 else right)
         steps += 1
     # The ball is lost first.
     assert game.lives == 4 and not game.terminated
     assert 10 < steps - agent_score.STANDSTILL < 100
-    # Whoever goes on to do something else plays on.
+    # Whoever serves now and then plays on.
     game = agent_score.UntilStandstill(AtariGame("breakout"))
     for step in range(2 * agent_score.STANDSTILL):
-        game.step(right if step % 400 else 0)
+        game.step(right if step % 400 else fire)
     assert not game.truncated
 
 

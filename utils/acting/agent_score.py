@@ -27,7 +27,7 @@ from utils.config import CheckpointConfig
 from utils.watching import video
 
 FILMED_STEPS = 300
-STANDSTILL = 450  # steps with one screen and one action, half a minute of play, that end a game
+STANDSTILL = 450  # steps without a change on the screen, half a minute of play, that end a game
 PLAYERS = {"random": RandomPolicy, "persistent": PersistentPolicy}  # to compare with
 
 
@@ -235,7 +235,7 @@ class UntilStandstill:
 
     def __init__(self, game):
         self._game = game
-        self._screen, self._action, self._still = None, None, 0
+        self._screen, self._still = None, 0
 
     def __getattr__(self, name):
         return getattr(self._game, name)
@@ -248,9 +248,8 @@ class UntilStandstill:
     def step(self, action: int) -> tuple[np.ndarray, float, bool]:
         """Plays an action; returns the screen, the points and whether the game is over."""
         played = self._game.step(action)
-        same = action == self._action and np.array_equal(played[0], self._screen)
-        self._still = self._still + 1 if same else 0
-        self._screen, self._action = played[0], action
+        self._still = self._still + 1 if np.array_equal(played[0], self._screen) else 0
+        self._screen = played[0]
         return played
 
 
