@@ -27,7 +27,7 @@ from utils.config import CheckpointConfig
 from utils.watching import video
 
 FILMED_STEPS = 300
-STANDSTILL = 450  # steps without a change on the screen, half a minute of play, that end a game
+STANDSTILL = 450  # steps without a new screen, half a minute of play, that end a game
 PLAYERS = {"random": RandomPolicy, "persistent": PersistentPolicy}  # to compare with
 
 
@@ -227,29 +227,32 @@ def _play(games, choose, max_steps):
 
 
 class UntilStandstill:
-    """A real game that also ends when it stands still.
+    """A real game that also ends when it shows nothing new: no screen but those shown just before.
 
-    Some games wait for the player to serve. One who never does would play for ever, and earn
-    nothing.
+    Some games wait for the player to serve, and the paddle trembles meanwhile. Who never serves
+    would play for ever, and earn nothing.
     """
 
     def __init__(self, game):
         self._game = game
-        self._screen, self._still = None, 0
+        self._steps, self._newest, self._shown = 0, 0, {}
 
     def __getattr__(self, name):
         return getattr(self._game, name)
 
     @property
     def truncated(self) -> bool:
-        """Whether it has stood still for so long, or has been cut off."""
-        return self._still >= STANDSTILL or self._game.truncated
+        """Whether nothing new has come for so long, or it has been cut off."""
+        return self._steps - self._newest >= STANDSTILL or self._game.truncated
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool]:
         """Plays an action; returns the screen, the points and whether the game is over."""
         played = self._game.step(action)
-        self._still = self._still + 1 if np.array_equal(played[0], self._screen) else 0
-        self._screen = played[0]
+        self._steps += 1
+        screen = hash(played[0].tobytes())
+        if self._steps - self._shown.get(screen, -STANDSTILL) > STANDSTILL:
+            self._newest = self._steps
+        self._shown[screen] = self._steps
         return played
 
 
