@@ -45,7 +45,7 @@ def test_advantages_of_a_game_worked_by_hand():
     # times the last one's.
     last = 1 + 0.4 - 0.25
     expected = [[0.2 - 0.5 + 0.5 * 0.8 * last], [last]]
-    np.testing.assert_allclose(advantages(steps, discount=0.8, trace=0.5), expected, atol=1e-3)
+    np.testing.assert_allclose(advantages(steps, discount=0.8, trace=0.5), expected, atol=1e-6)
 
 
 def test_a_step_counts_as_far_as_the_game_is_not_over():
