@@ -236,6 +236,38 @@ class Observation(keras.Model):
         return self.predictor.observe(batch["frames"], batch["actions"], batch.get("state"))
 
 
+class Moments(keras.Model):
+    """The states at the last frames of a run, each as if the run had ended there.
+
+    ``Moments(predictor).predict_on_batch({"frames": ..., "actions": ...})``, of the compression
+    variant. Each frame is encoded once, however many states there are.
+    """
+
+    def __init__(self, predictor: FramePredictor):
+        super().__init__(name="moments", dtype=predictor.dtype_policy, autocast=False)
+        self.predictor = predictor
+        self.built = True
+
+    def call(self, batch):
+        """Observes the frames from the LSTM's initial state on.
+
+        Args:
+            batch: dict of frames, uint8 (batch, time, height, width[, channels]), and actions, int
+                (batch, time - 1).
+
+        Returns:
+            a `State` of arrays (batch, time - warmup + 1, ...). `recent` is empty, because the
+            compression variant needs it for real frames alone.
+        """
+        predictor, frames = self.predictor, batch["frames"]
+        encodings, _ = predictor.network.encode(predictor.network.normalise(frames))
+        zeros = predictor.initial_state(ops.shape(frames)[0])
+        outputs, cells = predictor.network.core(encodings[:, :-1], batch["actions"], *zeros)
+        first = predictor.warmup - 1
+        last = outputs[:, first - 1 :], cells[:, first - 1 :]
+        return State(encodings[:, first:], *last, encodings[:, first:, :0])
+
+
 class Imagination(keras.Model):
     """A rollout from a state, as planners and environments need it.
 

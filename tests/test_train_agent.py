@@ -138,6 +138,27 @@ def test_dreams_begin_at_real_moments(checkpoint, data):
     np.testing.assert_allclose(after.h, np.asarray(outputs)[:, 0], atol=1e-5)
 
 
+def test_a_dreams_starts_are_what_is_observed_up_to_there(checkpoint, data):
+    dataset, predictor = Dataset(data), Checkpoint(checkpoint).predictor()
+    dream = Dream(predictor, dataset, 10_000, seed=0)
+    (count,) = dataset.lengths
+    # Runs of 20 moments lie end to end, up to the last action. Each begins after a warm-up.
+    runs = (count + 1 - predictor.warmup) // 20
+    assert len(dream.starts.h) == 20 * runs
+    frames = dataset.read(0, 0, count + 1, predictor.preset.frame_shape)["frames"]
+    actions = dataset.actions[0]
+    for number in (0, 33, 20 * runs - 1):
+        expected = {}  # what the start may be, by its frame: the runs' order is drawn
+        for end in range(count, predictor.warmup, -20):
+            first, last = end + 1 - 20 - predictor.warmup, end - 20 + number % 20
+            if first >= 0:
+                seen = frames[None, first : last + 1], actions[None, first:last]
+                expected[last] = np.asarray(predictor.observe(*seen).h)[0]
+        assert len(expected) == runs
+        nearest = min(expected, key=lambda t: np.abs(expected[t] - dream.starts.h[number]).max())
+        np.testing.assert_allclose(dream.starts.h[number], expected[nearest], atol=1e-4)
+
+
 def test_it_is_trained_and_plays_the_real_game(checkpoint, tmp_path, capsys):
     run(train_agent, "--checkpoint", checkpoint, *FLAGS)
     directory = checkpoint.parent / "agent_compress_seq_5_reward"

@@ -10,11 +10,12 @@ import numpy as np
 from tqdm import tqdm
 
 from model.fast_imagination import FastImagination
-from model.predictor import FramePredictor, Observation, State
+from model.predictor import FramePredictor, Moments, State
 from systems.dataset import Dataset
-from systems.windows import WindowSpec, sample
+from systems.windows import Windows, WindowSpec
 
-STARTS_AT_ONCE = 64  # encoded as one batch
+RUN = 20  # moments in a row that are read at once, because each is the warm-up of the next
+RUNS_AT_ONCE = 8  # encoded as one batch
 
 
 class Dream:
@@ -32,20 +33,16 @@ class Dream:
 
     def __init__(self, predictor: FramePredictor, dataset: Dataset, num_starts: int, seed: int):
         self._imagination = FastImagination(predictor, decode=False)
-        shape = predictor.preset.frame_shape
-        # A horizon of one step, because no episode can go on after its last frame.
-        windows = sample(dataset, shape, WindowSpec(predictor.warmup, 1), num_starts, seed)
-        observe, parts = Observation(predictor), []
-        numbers = windows.numbers(0)
-        for first in tqdm(range(0, len(numbers), STARTS_AT_ONCE), desc="starts", unit="batch"):
-            some = windows.read(numbers[first : first + STARTS_AT_ONCE])
-            frames = some["frames"][:, : predictor.warmup]
-            actions = some["actions"][:, : predictor.warmup - 1]
+        runs, numbers = _runs(dataset, predictor, num_starts, seed)
+        observe, parts = Moments(predictor), []
+        for first in tqdm(range(0, len(numbers), RUNS_AT_ONCE), desc="starts", unit="batch"):
+            some = runs.read(numbers[first : first + RUNS_AT_ONCE])
+            # Without the last frame, because no episode can go on after its own.
+            frames, actions = some["frames"][:, :-1], some["actions"][:, :-1]
             state = observe.predict_on_batch({"frames": frames, "actions": actions})
-            # The compression variant never encodes again, so recent frames are not kept.
-            nothing = np.zeros((len(frames), 0), np.float32)
-            parts.append(State(*(np.array(p, np.float32) for p in state))._replace(recent=nothing))
-        self.starts = State(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+            parts.append([_rows(part).astype(np.float32) for part in state])
+        whole = (np.concatenate(part) for part in zip(*parts, strict=True))
+        self.starts = State(*(part[:num_starts] for part in whole))
 
     def begin(self, games: int, rng: np.random.Generator) -> State:
         """The state of so many games at starts drawn at random."""
@@ -66,3 +63,24 @@ class Dream:
         predictions = self._imagination(state, actions.astype(np.int32)[:, None])
         reward = predictions["reward"][:, 0]
         return predictions["state"], reward[:, 2] - reward[:, 0], predictions["termination"][:, 0]
+
+
+def _runs(dataset, predictor, num_starts, seed):
+    """The windows that lie end to end in each episode, up to its last frame, and some of them."""
+    warmup = predictor.warmup
+    moments = max(1, min(RUN, int(dataset.lengths.max()) + 1 - warmup))
+    spec = WindowSpec(warmup, moments)
+    windows = Windows(dataset, predictor.preset.frame_shape, spec, 1, seed)
+    numbers = []
+    for number in range(windows.num_windows):
+        episode, first = windows.position(number)
+        if (dataset.lengths[episode] + 1 - spec.length - first) % moments == 0:
+            numbers.append(number)
+    order = np.random.default_rng(seed).permutation(numbers)
+    return windows, order[: -(-num_starts // moments)].tolist()
+
+
+def _rows(moments):
+    """Puts moments (runs, time, ...) one after the other."""
+    runs, count, *rest = np.shape(moments)
+    return np.reshape(moments, (runs * count, *rest))
