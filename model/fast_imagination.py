@@ -7,6 +7,8 @@ If its own output h is its input, the core of `core.py` computes the gates' pre-
 For a given action a that is affine in h: z = h M_a + m_a with M_a = W_y diag(g_a) W + U. One
 product replaces three, with 2.25 times fewer operations and bytes. A batch's rows are grouped by
 their action, and what several action sequences begin with is computed once.
+
+If the gates are constant, as after a handover, only the candidate's quarter of z is computed.
 """
 
 from typing import NamedTuple
@@ -18,22 +20,36 @@ from keras import ops
 from model.core import ActionGatedLSTM, lstm_step
 from model.predictor import FramePredictor, Imagination, State, decode_outputs
 
-# Matrices that `Transitions` may read without being slower than `Imagination`: this many, and one
-# more for each so many rows of the batch. Measured on a processor with two cores, where a matrix
-# costs 1.7 ms and a row 0.07 ms; the core's three products cost 2.6 ms and 0.17 ms for each row.
+# Matrices of all four gates that `Transitions` may read without being slower than `Imagination`:
+# this many, and one more for each so many rows of the batch. Measured on a processor with two
+# cores, where a matrix costs 1.7 ms and a row 0.07 ms; the core's three products cost 2.6 ms and
+# 0.17 ms for each row.
 FREE_MATRICES, ROWS_PER_FURTHER_MATRIX = 3, 12
+CORE_WEIGHTS = (
+    "input_kernel",
+    "input_bias",
+    "action_kernel",
+    "action_bias",
+    "kernel",
+    "recurrent_kernel",
+    "bias",
+)
 
 
 class Transitions(keras.layers.Layer):
     """The affine maps of the actions, computed once from a core's weights.
 
-    The maps take 34 MB for each action in bfloat16, and do not follow later changes of the weights.
-    Group sizes are known only at run time. TensorFlow's graphs and eager execution allow that, XLA
-    and JAX do not.
+    The maps take 34 MB for each action in bfloat16, or 8 MB with constant gates. They do not follow
+    later changes of the weights. Group sizes are known only at run time. TensorFlow's graphs and
+    eager execution allow that, XLA and JAX do not.
 
     Args:
         core: the core with the weights.
         dtype: of the matrices; the state stays float32.
+
+    Attributes:
+        gates: the input, forget and output gates, (2048,) each, if they are constant; else None.
+        share: of the gates' products that are computed.
     """
 
     def __init__(self, core: ActionGatedLSTM, dtype=None):
@@ -44,26 +60,40 @@ class Transitions(keras.layers.Layer):
         self.num_actions = core.num_actions
         matrix_dtype = self.variable_dtype
 
-        def float32(weight):
-            return np.asarray(ops.convert_to_tensor(weight, "float32"))
+        def float32(name):
+            return np.asarray(ops.convert_to_tensor(getattr(core, name), "float32"))
 
-        input_kernel, kernel = float32(core.input_kernel), float32(core.kernel)
-        factors = float32(core.action_kernel) + float32(core.action_bias)
+        weights = {name: float32(name) for name in CORE_WEIGHTS}
+        gates = [slice(n * self.units, (n + 1) * self.units) for n in range(4)]
+        candidate = gates.pop(2)
+        constant = not any(
+            weights[name][:, gate].any()
+            for name in ("kernel", "recurrent_kernel")
+            for gate in gates
+        )
+        self.share = 1 / 4 if constant else 1
+        self.gates = None
+        if constant:
+            self.gates = [
+                self._constant(ops.sigmoid(weights["bias"][gate]), f"gate_{n}", "float32")
+                for n, gate in enumerate(gates)
+            ]
+            for name in ("kernel", "recurrent_kernel", "bias"):
+                weights[name] = weights[name][..., candidate]
+        factors = weights["action_kernel"] + weights["action_bias"]
         self.matrices, self.offsets = [], []
         for action, factor in enumerate(factors):
-            matrix = ops.matmul(input_kernel * factor, kernel)
-            matrix = matrix + ops.convert_to_tensor(core.recurrent_kernel, "float32")
-            offset = (float32(core.input_bias) * factor) @ kernel + float32(core.bias)
+            matrix = ops.matmul(weights["input_kernel"] * factor, weights["kernel"])
+            matrix = matrix + weights["recurrent_kernel"]
+            offset = (weights["input_bias"] * factor) @ weights["kernel"] + weights["bias"]
             # Stored transposed, because a product with few rows then reads memory in order. It
             # takes two thirds of the time.
             matrix = self._constant(ops.transpose(matrix), f"matrix_{action}", matrix_dtype)
             self.matrices.append(matrix)
             self.offsets.append(self._constant(offset, f"offset_{action}", "float32"))
-        # The core's own weights, for inputs that are encodings and not the LSTM's output.
-        names = ("input_kernel", "input_bias", "action_kernel", "action_bias")
-        names += ("kernel", "recurrent_kernel", "bias")
+        # For inputs that are encodings and not the LSTM's output.
         self.core = {
-            name: self._constant(getattr(core, name), name, matrix_dtype) for name in names
+            name: self._constant(value, name, matrix_dtype) for name, value in weights.items()
         }
         self.built = True
 
@@ -97,18 +127,26 @@ class Transitions(keras.layers.Layer):
                 nodes = slice(ends[action - 1, t] if action else 0, ends[action, t])
                 z = h_before[nodes] @ ops.transpose(self.matrices[action])
                 z = ops.cast(z, "float32") + self.offsets[action]
-                states.append(lstm_step(z, c_before[nodes])[:2])
+                states.append(self._step(z, c_before[nodes]))
             if t == 0:
                 first_encoded = ends[-2, 0]
                 encoding = ops.take(encoding, parents_t[first_encoded:], axis=0)
                 z = self._encoded(encoding, h_before[first_encoded:], encoded_actions)
-                states.append(lstm_step(z, c_before[first_encoded:])[:2])
+                states.append(self._step(z, c_before[first_encoded:]))
             h, c = (ops.concatenate(parts) for parts in zip(*states, strict=True))
             outputs.append(h)
         return ops.concatenate(outputs), h, c
 
+    def _step(self, z, c):
+        """The LSTM's h and c from the pre-activations of the gates that are computed."""
+        if self.gates is None:
+            return lstm_step(z, c)[:2]
+        i, f, o = self.gates
+        c = f * c + i * ops.tanh(z)
+        return o * ops.tanh(c), c
+
     def _encoded(self, encoding, h, actions):
-        """Pre-activations of the gates if the input is an encoding."""
+        """Pre-activations of the gates that are computed if the input is an encoding."""
         core, dtype = self.core, self.variable_dtype
         factors = ops.take(core["action_kernel"], actions, axis=0) + core["action_bias"]
         x = (ops.cast(encoding, dtype) @ core["input_kernel"] + core["input_bias"]) * factors
@@ -241,7 +279,7 @@ class FastImagination:
         """Whether `Transitions` is faster than `Imagination` for a batch of this size."""
         if self._transitions is None:
             return False
-        matrices = min(batch_size, self._transitions.num_actions)
+        matrices = min(batch_size, self._transitions.num_actions) * self._transitions.share
         return matrices <= FREE_MATRICES + batch_size // ROWS_PER_FURTHER_MATRIX
 
 

@@ -20,9 +20,10 @@ The LSTM's input, gated by the action's factors, differs:
     count + a * share  ..        action a's own      1 under action a, else 0
                                  `share` inputs
 
-The LSTM's gates are constant, nearly: input and output gates are open, the forget gate is nearly
-closed. What it keeps of the old cell would blur whatever moves, so the recurrent kernel takes it
-away. So the output is a linear map of the gated input as long as tanh is nearly linear.
+The LSTM's gates are constant: input and output gates are open, the forget gate is nearly closed.
+What it keeps of the old cell would blur whatever moves, so the recurrent kernel takes it away. So
+the output is a linear map of the gated input as long as tanh is nearly linear. The gates' kernels
+are 0 until the whole network is trained, so fast rollouts leave three of four products out.
 
 The two units of a component differ by twice its value after a step. Their sum holds its value
 before the step, for the reward of `LinearDynamics`, and for `Pretraining.motion`: the recurrent
@@ -291,7 +292,7 @@ def _assign_lstm(core: ActionGatedLSTM, input_kernel, input_bias, candidate, can
     gain = (1 + LEAK) / 2 / open_gate**2
     core.input_kernel.assign(input_kernel)
     core.input_bias.assign(input_bias)
-    kernel, recurrent_kernel = _values(core.kernel, core.recurrent_kernel)
+    kernel, recurrent_kernel = np.zeros((2, units, 4 * units))
     columns = slice(2 * units, 3 * units)  # the candidate's among the four gates
     kernel[:, columns] = gain * candidate
     recurrent_kernel[:, columns] = -forget_gate / open_gate**2 * np.eye(units)

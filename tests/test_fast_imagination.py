@@ -11,7 +11,7 @@ from model.predictor import VARIANTS, FramePredictor, Imagination, State
 from . import tiny  # noqa: F401 - importing it registers the preset "tiny"
 
 
-def predictor(variant="compression", num_actions=3, precision="float32"):
+def predictor(variant="compression", num_actions=3, precision="float32", constant_gates=False):
     keras.utils.set_random_seed(3)
     model = FramePredictor("tiny", variant, num_actions, precision=precision)
     model.network.adapt(np.full((12, 12, 1), 100.0), 50.0)
@@ -19,6 +19,11 @@ def predictor(variant="compression", num_actions=3, precision="float32"):
     for weight in model.network.core.weights:
         noise = np.random.default_rng(1).normal(size=weight.shape) * 0.3
         weight.assign(np.asarray(weight, np.float32) + noise)
+    if constant_gates:  # all but the candidate, the third of four
+        for kernel in (model.network.core.kernel, model.network.core.recurrent_kernel):
+            value = np.array(kernel)
+            value[:, :64] = value[:, 96:] = 0
+            kernel.assign(value)
     return model
 
 
@@ -65,13 +70,18 @@ def test_sequences_from_one_row_equal_those_from_copies_of_it(variant):
 
 
 @pytest.mark.parametrize("batch, num_encoded", [(7, 0), (7, 3), (7, 7), (1, 0), (1, 1)])
-def test_transitions_equal_the_cores_steps(batch, num_encoded):
-    model = predictor()
+@pytest.mark.parametrize("constant_gates", [False, True])
+def test_transitions_equal_the_cores_steps(batch, num_encoded, constant_gates):
+    model = predictor(constant_gates=constant_gates)
     start = state(batch, num_encoded)
     actions = np.random.default_rng(2).integers(3, size=(batch, 6), dtype=np.int32)
     actions[:, 3] = 2  # the other two actions have no nodes in this step
     expected, _, end = model.imagine(start, actions)
-    steps, (outputs, h, c) = stepped(Transitions(model.network.core), start, actions)
+    transitions = Transitions(model.network.core)
+    # Constant gates are not computed.
+    gates = 1 if constant_gates else 4
+    assert {matrix.shape for matrix in transitions.matrices} == {(gates * 32, 32)}
+    steps, (outputs, h, c) = stepped(transitions, start, actions)
     np.testing.assert_allclose(np.asarray(outputs)[steps.nodes], expected, atol=1e-4)
     last = steps.nodes[:, -1] - (len(outputs) - len(h))
     np.testing.assert_allclose(np.asarray(h)[last], end.h, atol=1e-4)
@@ -90,10 +100,13 @@ def test_transitions_do_not_follow_later_weights():
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("batch, num_actions", [(1, 18), (4, 18), (5, 3)])
-def test_fast_imagination_equals_imagination(variant, batch, num_actions):
+@pytest.mark.parametrize(
+    "batch, num_actions, constant_gates",
+    [(1, 18, False), (4, 18, False), (5, 3, False), (4, 18, True)],
+)
+def test_fast_imagination_equals_imagination(variant, batch, num_actions, constant_gates):
     """In the second case `Transitions` would be slower, so it is not used."""
-    model = predictor(variant, num_actions)
+    model = predictor(variant, num_actions, constant_gates=constant_gates)
     fast = FastImagination(model)
     actions = np.random.default_rng(2).integers(num_actions, size=(batch, 6), dtype=np.int32)
     expected_state = fast_state = state(batch, batch // 2)
