@@ -8,7 +8,8 @@ For a given action a that is affine in h: z = h M_a + m_a with M_a = W_y diag(g_
 product replaces three, with 2.25 times fewer operations and bytes. A batch's rows are grouped by
 their action, and what several action sequences begin with is computed once.
 
-If the gates are constant, as after a handover, only the candidate's quarter of z is computed.
+If the gates are constant, as after a handover, only the candidate's quarter of z is computed, and
+most of that without a product (see `affine_maps.py`).
 """
 
 from typing import NamedTuple
@@ -17,6 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from model.affine_maps import AffineMap, MirroredMap
 from model.core import ActionGatedLSTM, lstm_step
 from model.predictor import FramePredictor, Imagination, State, decode_outputs
 
@@ -39,7 +41,7 @@ CORE_WEIGHTS = (
 class Transitions(keras.layers.Layer):
     """The affine maps of the actions, computed once from a core's weights.
 
-    The maps take 34 MB for each action in bfloat16, or 8 MB with constant gates. They do not follow
+    The maps take 34 MB for each action in bfloat16, or 2 MB after a handover. They do not follow
     later changes of the weights. Group sizes are known only at run time. TensorFlow's graphs and
     eager execution allow that, XLA and JAX do not.
 
@@ -49,7 +51,8 @@ class Transitions(keras.layers.Layer):
 
     Attributes:
         gates: the input, forget and output gates, (2048,) each, if they are constant; else None.
-        share: of the gates' products that are computed.
+        maps: of each action, of the gates that are computed.
+        share: of a map's multiplications that are left to do.
     """
 
     def __init__(self, core: ActionGatedLSTM, dtype=None):
@@ -71,7 +74,6 @@ class Transitions(keras.layers.Layer):
             for name in ("kernel", "recurrent_kernel")
             for gate in gates
         )
-        self.share = 1 / 4 if constant else 1
         self.gates = None
         if constant:
             self.gates = [
@@ -80,17 +82,14 @@ class Transitions(keras.layers.Layer):
             ]
             for name in ("kernel", "recurrent_kernel", "bias"):
                 weights[name] = weights[name][..., candidate]
-        factors = weights["action_kernel"] + weights["action_bias"]
-        self.matrices, self.offsets = [], []
-        for action, factor in enumerate(factors):
+        kind = MirroredMap if constant else AffineMap
+        self.maps = []
+        for factor in weights["action_kernel"] + weights["action_bias"]:
             matrix = ops.matmul(weights["input_kernel"] * factor, weights["kernel"])
-            matrix = matrix + weights["recurrent_kernel"]
+            matrix = np.asarray(matrix) + weights["recurrent_kernel"]
             offset = (weights["input_bias"] * factor) @ weights["kernel"] + weights["bias"]
-            # Stored transposed, because a product with few rows then reads memory in order. It
-            # takes two thirds of the time.
-            matrix = self._constant(ops.transpose(matrix), f"matrix_{action}", matrix_dtype)
-            self.matrices.append(matrix)
-            self.offsets.append(self._constant(offset, f"offset_{action}", "float32"))
+            self.maps.append(kind(matrix, offset, dtype=dtype))
+        self.share = self.maps[0].multiplications / (4 * self.units**2)
         # For inputs that are encodings and not the LSTM's output.
         self.core = {
             name: self._constant(value, name, matrix_dtype) for name, value in weights.items()
@@ -120,13 +119,12 @@ class Transitions(keras.layers.Layer):
         for t in range(counts.shape[1]):
             parents_t = parents[start : start + ends[-1, t]]
             start += ends[-1, t]
-            h_before = ops.take(ops.cast(h, self.variable_dtype), parents_t, axis=0)
+            h_before = ops.take(h, parents_t, axis=0)
             c_before = ops.take(c, parents_t, axis=0)
             states = []  # of each action's nodes
             for action in range(self.num_actions):
                 nodes = slice(ends[action - 1, t] if action else 0, ends[action, t])
-                z = h_before[nodes] @ ops.transpose(self.matrices[action])
-                z = ops.cast(z, "float32") + self.offsets[action]
+                z = self.maps[action](h_before[nodes])
                 states.append(self._step(z, c_before[nodes]))
             if t == 0:
                 first_encoded = ends[-2, 0]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from benchmarks import limits
+from model.affine_maps import MirroredMap
 from model.fast_imagination import FastImagination, Steps, Transitions
 from model.predictor import VARIANTS, FramePredictor, Imagination, State
 
@@ -79,13 +80,35 @@ def test_transitions_equal_the_cores_steps(batch, num_encoded, constant_gates):
     expected, _, end = model.imagine(start, actions)
     transitions = Transitions(model.network.core)
     # Constant gates are not computed.
-    gates = 1 if constant_gates else 4
-    assert {matrix.shape for matrix in transitions.matrices} == {(gates * 32, 32)}
+    assert transitions.share == (1 / 4 if constant_gates else 1)
     steps, (outputs, h, c) = stepped(transitions, start, actions)
     np.testing.assert_allclose(np.asarray(outputs)[steps.nodes], expected, atol=1e-4)
     last = steps.nodes[:, -1] - (len(outputs) - len(h))
     np.testing.assert_allclose(np.asarray(h)[last], end.h, atol=1e-4)
     np.testing.assert_allclose(np.asarray(c)[last], end.c, atol=1e-4)
+
+
+def test_an_affine_map_in_sums_and_differences():
+    rng = np.random.default_rng(0)
+
+    def difference(matrix):
+        """From the plain map, and how many products of a quarter of the size there are."""
+        offset, h = (rng.normal(size=shape).astype(np.float32) for shape in (8, (3, 8)))
+        mapped = MirroredMap(matrix, offset)
+        return np.abs(mapped(h) - (h @ matrix + offset)).max(), mapped.multiplications / 16
+
+    error, products = difference(rng.normal(size=(8, 8)).astype(np.float32))
+    assert error < 1e-5 and products == 4
+    # Two signs, what was before, and what is kept of the output, as a handover makes them.
+    part, one = rng.normal(size=(4, 4)), np.eye(4)
+    before, kept = 0.25 * one, -0.3 * np.eye(8)
+    mirrored = np.block([[before + part, before - part], [-before - part, -before + part]]) + kept
+    error, products = difference(mirrored.astype(np.float32))
+    assert error < 1e-5 and products == 1
+    # With motion, which adds what the sums hold.
+    motion = np.block([[one + part, -one - part]] * 2)
+    error, products = difference((mirrored + motion).astype(np.float32))
+    assert error < 1e-5 and products == 2
 
 
 def test_transitions_do_not_follow_later_weights():

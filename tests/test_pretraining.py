@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from model.fast_imagination import FastImagination, Transitions
 from model.handover import hand_over_dynamics, hand_over_next_frame
 from model.predictor import FramePredictor
 from model.presets import PRESETS, Conv
@@ -32,6 +33,9 @@ VARIANTS_OF_TINY = {
     # The same two for an encoder that sees one frame at a time.
     "tiny_wide_one": tiny.TINY._replace(units=2 * 288 + 4, stack=1),
     "tiny_wider_one": tiny.TINY._replace(units=6 * 290, stack=1),
+    # All units hold components, as in the two presets.
+    "tiny_full": tiny.TINY._replace(units=2 * 200),
+    "tiny_full_one": tiny.TINY._replace(units=2 * 200, stack=1),
     # Channels as the two presets have them.
     "tiny_32": tiny.TINY._replace(
         encoder=(Conv(4, 4, 2), Conv(32, 3, 1)), decoder_start=(6, 6, 32)
@@ -172,6 +176,21 @@ def test_after_the_handover_the_lstm_steps_as_the_linear_dynamics_do(preset):
             spread = np.std(reference - reference.mean(axis=0))
             assert np.abs(ours - reference).mean() < tolerance * spread
             assert np.abs(ours - others[key][:, step]).mean() > 0.3 * spread
+
+
+@pytest.mark.parametrize("preset", ["tiny_full", "tiny_full_one"])
+def test_after_the_handover_fast_rollouts_take_a_sixteenth_of_the_products(preset):
+    whole = predictor("compression", preset, reward_weight=0.02)
+    pretraining = with_motion(LinearDynamics(whole.network))
+    actions = np.random.default_rng(3).integers(0, 3, (600, 3))
+    hand_over_dynamics(whole.network, pretraining, stacks(600, seed=1), actions)
+    parts = 1 if pretraining.motion is None else 2
+    assert Transitions(whole.network.core).share == parts / 16
+    batch = tiny.batch(4, size=40)
+    state = whole.observe(batch["frames"][:, :4], batch["actions"][:, :3])
+    outputs, _, _ = whole.imagine(state, batch["actions"][:, 3:])
+    last = FastImagination(whole)(state, batch["actions"][:, 3:])["state"].h
+    np.testing.assert_allclose(last, np.asarray(outputs)[:, -1], atol=1e-6)
 
 
 def dynamics_of(channels):
