@@ -1,9 +1,10 @@
 """Plays the real game with an agent that has only ever played the compressed one.
 
 Whole games of seeds 0, 1, ..., each after 1 to 30 no-ops, without sticky actions, by the policy's
-likeliest action. The model observes each frame, so that it stays in step. The same games are played
-without a model, too: `random` draws every action anew, `persistent` holds each for 20 steps on
-average, and `constant` holds one all the time, that which earns most.
+likeliest action. The model observes each frame, so that it stays in step. `drawn` plays the same
+games by actions that are drawn by the policy's probabilities. Three play them without a model:
+`random` draws every action anew, `persistent` holds each for 20 steps on average, and `constant`
+holds one all the time, that which earns most.
 """
 
 from systems.arguments import AGENT, Parser, add_agent, add_json, add_video

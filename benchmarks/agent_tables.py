@@ -18,8 +18,8 @@ ROUNDS = {"": "", "_again": ", one round more"}
 
 def agents() -> str:
     """A row for each game: what the agent earns in the real one, beside random play and SimPLe."""
-    heads = ["", "imagined steps", "minutes", "agent", "spread", "random", "held at random"]
-    heads += ["best constant action", "SimPLe"]
+    heads = ["", "imagined steps", "minutes", "agent", "spread", "drawn actions", "random"]
+    heads += ["held at random", "best constant action", "SimPLe"]
     rows, files = [], []
     for game, round_ in product(TITLES, ROUNDS):
         name = f"agent_{game}{round_}"
@@ -37,12 +37,17 @@ def agents() -> str:
                 f"{result['steps'] / result['steps_per_second'] / 60:.0f}",
                 f"{agent['mean']:,.1f} [{low:,.1f}, {high:,.1f}]",
                 f"{agent['spread']:,.1f}",
-                *(f"{players[name]['mean']:,.1f}" for name in ("random", "persistent", "constant")),
+                *(_mean(players, name) for name in ("drawn", "random", "persistent", "constant")),
                 f"{SIMPLE[game]:,.1f}" if game in SIMPLE else "-",
             ]
         )
     note = "Brackets: 95 % intervals of the mean over whole games. One training each."
     return markdown(heads, rows) + source(*files, note=note)
+
+
+def _mean(players, name):
+    """What a player earns; "-" if it has not been measured."""
+    return f"{players[name]['mean']:,.1f}" if name in players else "-"
 
 
 TABLES: dict[str, Callable[..., str]] = {"agents": agents}

@@ -176,7 +176,7 @@ def test_it_is_trained_and_plays_the_real_game(checkpoint, tmp_path, capsys):
     run(evaluate_agent, f"--agent={directory}", *flags)
     results = json.loads(score.read_text())
     assert results["steps"] == 96 and results["game"] == "freeway"
-    for player in ("agent", "random", "persistent", "constant"):
+    for player in ("agent", "drawn", "random", "persistent", "constant"):
         assert len(results["players"][player]["scores"]) == 2
     assert "freeway, agent: 0.0 points on average" in capsys.readouterr().out
     # The first step only waits, so that there is something to decide from.

@@ -1,9 +1,9 @@
 """What an agent earns in the real game, which it has never played.
 
 The protocol is that of CGSReg (github.com/LYK-love/CGSReg): whole games of seeds 0, 1, ..., each
-after 1 to 30 no-ops, without sticky actions, and the policy's likeliest action. The model stays in
-step with the game: it observes each frame. The agent decides from the LSTM's output, as in the
-imagined game.
+after 1 to 30 no-ops, without sticky actions, and the policy's likeliest action. Drawn actions are
+tried, too, because the likeliest ones may go in circles. The model stays in step with the game: it
+observes each frame. The agent decides from the LSTM's output, as in the imagined game.
 """
 
 from __future__ import annotations
@@ -77,9 +77,14 @@ def score(
         "made": made(agent=training.seed, checkpoint=config.training.seed),
         "players": {},
     }
-    returns = {
-        "agent": agents_returns(config, predictor, agent.actions, num_episodes, max_steps, camera)
-    }
+    rng = generator("agent", 0)
+    policies = {"agent": agent.actions, "drawn": lambda outputs: agent.drawn_actions(outputs, rng)}
+    returns = {}
+    for player, policy in policies.items():
+        watcher = camera if player == "agent" else None
+        returns[player] = agents_returns(
+            config, predictor, policy, num_episodes, max_steps, watcher
+        )
     for player in PLAYERS:
         returns[player] = players_returns(config, player, num_episodes, max_steps)
     returns["constant"] = best_constant(config, num_episodes, max_steps)
