@@ -20,6 +20,7 @@ from utils.training.phases import PHASES, STAGES
 GAMES = {game: TITLES[game] for game in ("freeway", "pong", "ms_pacman", "space_invaders")}
 VARIANTS = {"paper": "paper", "compress": "compression"}  # by the names of files
 PLANS = {"freeway": "freeway_plan_40"} | {game: f"{game}_plan" for game in [*GAMES][1:]}
+SHIPPED_PLANS = {game: f"{game}_plan_shipped" for game in [*GAMES][1:]}
 PIXELS = (("mse", "all"), ("mse_moving", "moving"), ("mse_controlled", "controlled"))
 
 
@@ -131,8 +132,10 @@ def planning() -> str:
     heads = ["", "steps ahead", "episodes x steps", "compressed", "emulator", "random actions"]
     heads += ["share kept", "decisions a second: compressed", "emulator", "ratio"]
     rows = []
-    for name, title in GAMES.items():
-        plan = read(PLANS[name])
+    named = [(GAMES[game], file) for game, file in PLANS.items()]
+    named += [(f"{GAMES[game]}, shipped weights", file) for game, file in SHIPPED_PLANS.items()]
+    for title, file in named:
+        plan = read(file)
         by = plan["simulators"]
         cells = [_with_interval(by[key]["mean_return"], by[key]["interval"]) for key in SIMULATORS]
         kept = plan["share_kept"]
@@ -148,7 +151,9 @@ def planning() -> str:
                 number(speeds[0] / speeds[1], 1),
             ]
         )
-    return markdown(heads, rows) + source(*PLANS.values(), note="Brackets: 95 % intervals.")
+    return markdown(heads, rows) + source(
+        *(file for _, file in named), note="Brackets: 95 % intervals."
+    )
 
 
 SIMULATORS = ("compressed", "emulator", "none")
