@@ -159,6 +159,16 @@ def test_a_dreams_starts_are_what_is_observed_up_to_there(checkpoint, data):
         np.testing.assert_allclose(dream.starts.h[number], expected[nearest], atol=1e-4)
 
 
+def test_few_starts_lie_far_apart(checkpoint, data):
+    """Their outputs differ by as much as those of all moments."""
+    few, all_of_them = (
+        Dream(Checkpoint(checkpoint).predictor(), Dataset(data), count, seed=0).starts.h
+        for count in (10, 10_000)
+    )
+    assert len(few) == 10
+    assert np.std(few, axis=0).mean() > 0.7 * np.std(all_of_them, axis=0).mean()
+
+
 def test_it_is_trained_and_plays_the_real_game(checkpoint, tmp_path, capsys):
     run(train_agent, "--checkpoint", checkpoint, *FLAGS)
     directory = checkpoint.parent / "agent_compress_seq_5_reward"

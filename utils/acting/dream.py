@@ -15,6 +15,7 @@ from systems.dataset import Dataset
 from systems.windows import Windows, WindowSpec
 
 RUN = 20  # moments in a row that are read at once, because each is the warm-up of the next
+NUM_RUNS = 100  # at least, or few starts would all be alike
 RUNS_AT_ONCE = 8  # encoded as one batch
 
 
@@ -68,7 +69,8 @@ class Dream:
 def _runs(dataset, predictor, num_starts, seed):
     """The windows that lie end to end in each episode, up to its last frame, and some of them."""
     warmup = predictor.warmup
-    moments = max(1, min(RUN, int(dataset.lengths.max()) + 1 - warmup))
+    longest = int(dataset.lengths.max()) + 1 - warmup
+    moments = max(1, min(RUN, num_starts // NUM_RUNS, longest))
     spec = WindowSpec(warmup, moments)
     windows = Windows(dataset, predictor.preset.frame_shape, spec, 1, seed)
     numbers = []
