@@ -34,7 +34,7 @@ class AffineMap(keras.layers.Layer):
         super().__init__(dtype=dtype, autocast=False)
         self.multiplications = 0
         self._assign(np.asarray(matrix))
-        self.offset = self._constant(offset, "float32")
+        self.offset = constant(self, offset, "float32")
         self.built = True
 
     def _assign(self, matrix):
@@ -46,11 +46,7 @@ class AffineMap(keras.layers.Layer):
         It takes two thirds of the time.
         """
         self.multiplications += value.size
-        return self._constant(value.T, self.variable_dtype)
-
-    def _constant(self, value, dtype):
-        value = ops.cast(ops.convert_to_tensor(value), dtype)
-        return self.add_weight(value.shape, lambda *_, **__: value, dtype, trainable=False)
+        return constant(self, value.T, self.variable_dtype)
 
     def call(self, h):
         """Maps h, float32 (rows, 2048)."""
@@ -77,7 +73,7 @@ class MirroredMap(AffineMap):
     def _part(self, value, limit):
         diagonal = np.diag(value)
         if np.abs(value - np.diag(diagonal)).max() <= limit:
-            return self._constant(diagonal, "float32")
+            return constant(self, diagonal, "float32")
         return self._matrix(value)
 
     def call(self, h):
@@ -93,6 +89,12 @@ class MirroredMap(AffineMap):
         )
         z = ops.concatenate([sums + differences, sums - differences], axis=-1)
         return z / 2 + self.offset
+
+
+def constant(layer, value, dtype):
+    """A weight of the layer that is not trained, with this value."""
+    value = ops.cast(ops.convert_to_tensor(value), dtype)
+    return layer.add_weight(value.shape, lambda *_, **__: value, dtype, trainable=False)
 
 
 def _product(value, part):

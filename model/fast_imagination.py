@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from model.affine_maps import AffineMap, MirroredMap
+from model.affine_maps import AffineMap, MirroredMap, constant
 from model.core import ActionGatedLSTM, lstm_step
 from model.predictor import FramePredictor, Imagination, State, decode_outputs
 
@@ -61,7 +61,6 @@ class Transitions(keras.layers.Layer):
         self.supports_jit = False
         self.units = core.units
         self.num_actions = core.num_actions
-        matrix_dtype = self.variable_dtype
 
         def float32(name):
             return np.asarray(ops.convert_to_tensor(getattr(core, name), "float32"))
@@ -69,20 +68,19 @@ class Transitions(keras.layers.Layer):
         weights = {name: float32(name) for name in CORE_WEIGHTS}
         gates = [slice(n * self.units, (n + 1) * self.units) for n in range(4)]
         candidate = gates.pop(2)
-        constant = not any(
+        gates_are_constant = not any(
             weights[name][:, gate].any()
             for name in ("kernel", "recurrent_kernel")
             for gate in gates
         )
         self.gates = None
-        if constant:
+        if gates_are_constant:
             self.gates = [
-                self._constant(ops.sigmoid(weights["bias"][gate]), f"gate_{n}", "float32")
-                for n, gate in enumerate(gates)
+                constant(self, ops.sigmoid(weights["bias"][gate]), "float32") for gate in gates
             ]
             for name in ("kernel", "recurrent_kernel", "bias"):
                 weights[name] = weights[name][..., candidate]
-        kind = MirroredMap if constant else AffineMap
+        kind = MirroredMap if gates_are_constant else AffineMap
         self.maps = []
         for factor in weights["action_kernel"] + weights["action_bias"]:
             matrix = ops.matmul(weights["input_kernel"] * factor, weights["kernel"])
@@ -92,15 +90,9 @@ class Transitions(keras.layers.Layer):
         self.share = self.maps[0].multiplications / (4 * self.units**2)
         # For inputs that are encodings and not the LSTM's output.
         self.core = {
-            name: self._constant(value, name, matrix_dtype) for name, value in weights.items()
+            name: constant(self, value, self.variable_dtype) for name, value in weights.items()
         }
         self.built = True
-
-    def _constant(self, value, name, dtype):
-        value = ops.cast(ops.convert_to_tensor(value), dtype)
-        return self.add_weight(
-            value.shape, lambda *_, **__: value, dtype, trainable=False, name=name
-        )
 
     def call(self, h, c, encoding, encoded_actions, parents, counts):
         """Computes the steps of a `Steps`.
