@@ -99,14 +99,19 @@ def _require_agreement(checked):
 
 def imagination(rounds: int, data: str, machine: dict) -> Iterator[dict]:
     """Imagined steps beside PyTorch's, the emulator's and the vector environment's."""
+    weights = {
+        variant: in_new_process("imagine.hand_over", model=SMALL, variant=variant, data=data)
+        for variant in ("compression", "paper")
+    }
     sizes = GPU_IMAGINED if machine["device"] else IMAGINED
     for batch in sizes:
-        yield from _latent_imagination(rounds, data, machine, batch, batch == sizes[0])
-    work = _imagined(data, machine, 16, decoded=True)
+        work = _imagined(data, machine, batch, decoded=False) | weights["compression"]
+        yield from _latent_imagination(rounds, work, machine, batch == sizes[0])
+    work = _imagined(data, machine, 16, decoded=True) | weights["compression"]
     figures = _in_turn(
         rounds,
         compression=("imagine.ours", {**work, "variant": "compression"}),
-        paper=("imagine.ours", {**work, "variant": "paper"}),
+        paper=("imagine.ours", {**work, "variant": "paper"} | weights["paper"]),
         torch=("imagine.pytorch", work),
     )
     rates = {key: HORIZON * 16 / value["seconds"] for key, value in figures.items()}
@@ -117,20 +122,22 @@ def imagination(rounds: int, data: str, machine: dict) -> Iterator[dict]:
     yield _row(name, rates["compression"], rates["paper"], "our paper variant")
 
 
-def _latent_imagination(rounds, data, machine, batch, beside_others):
+def _latent_imagination(rounds, work, machine, beside_others):
     """Imagination without frames; `beside_others` than PyTorch too, if that is asked for."""
-    work = _imagined(data, machine, batch, decoded=False)
-    calls = {
-        "ours": ("imagine.ours", {**work, "variant": "compression"}),
-        "torch": ("imagine.pytorch", work),
-    }
+    batch, of_ours = work["batch_size"], {**work, "variant": "compression"}
+    calls = {"ours": ("imagine.ours", of_ours), "torch": ("imagine.pytorch", work)}
     if beside_others:
+        calls["whole"] = ("imagine.ours", {**of_ours, "weights": None})
         play = {"num_frames": 3000, "num_workers": num_cores()}
         calls["emulator"] = ("record.emulator", play)
-        kept = ("model", "batch_size", "horizon", "data")
+        kept = ("model", "batch_size", "horizon", "data", "weights")
         calls["env"] = ("imagine.vector_env", {key: work[key] for key in kept})
     figures = _in_turn(rounds, **calls)
-    rates = {key: HORIZON * batch / figures[key]["seconds"] for key in ("ours", "torch")}
+    rates = {
+        key: HORIZON * batch / figures[key]["seconds"]
+        for key in ("ours", "torch", "whole")
+        if key in figures
+    }
     if batch == 1:
         size = {"bfloat16": 2, "float32": 4}[machine["precision"]]
         seconds = size * limits.core_weights(SMALL, NUM_ACTIONS) / machine["bandwidth"]
@@ -141,6 +148,7 @@ def _latent_imagination(rounds, data, machine, batch, beside_others):
     name = f"imagination, latent, batch {batch} (steps/s)"
     yield _row(name, rates["ours"], rates["torch"], "PyTorch", limit)
     if beside_others:
+        yield _row(name, rates["ours"], rates["whole"], "a network trained as a whole")
         yield _row(name, rates["ours"], figures["emulator"]["frames_per_second"], "emulator")
         stepped = HORIZON * batch / figures["env"]["seconds"]
         env_name = f"vector environment, latent, batch {batch} (steps/s)"

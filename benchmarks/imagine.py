@@ -1,14 +1,42 @@
-"""Imagination: steps a second from a state, beside PyTorch and the vector environment."""
+"""Imagination: steps a second from a state, beside PyTorch and the vector environment.
+
+Users imagine by weights that were computed from pretraining. Their gates are constant, so they need
+fewer products than those of a network that was trained as a whole. `hand_over` makes such weights.
+"""
 
 import statistics
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
 from benchmarks.child import seconds_of
 from benchmarks.limits import finished, torch_device
 from benchmarks.train import HORIZON, WARMUP, counterpart, model_and_windows
+
+FEW = 64  # windows of play that weights are computed from, because none is to predict well
+
+
+def hand_over(model: str, variant: str, data: str) -> dict:
+    """Computes a network's weights from an untrained pretraining.
+
+    Returns:
+        dict of weights, a directory beside the data set.
+    """
+    from model.pretraining import KINDS
+    from utils import small_weights
+    from utils.checkpoint import save_weights
+
+    predictor, windows = model_and_windows(model, variant, 1, data)
+    few = mock.patch.multiple(small_weights, SAMPLES=FEW, SAMPLES_WITH_STEPS=FEW)
+    with few:
+        pretraining = KINDS[variant](predictor.network)
+        small_weights.hand_over(predictor.network, pretraining, windows.dataset, 0)
+    directory = Path(data).parent / f"handed_over_{model}_{variant}"
+    directory.mkdir(exist_ok=True)
+    save_weights(predictor.network, directory)
+    return {"weights": str(directory)}
 
 
 def ours(
@@ -19,11 +47,25 @@ def ours(
     decoded: bool,
     precision: str,
     data: str,
+    weights: str | None,
 ) -> dict:
-    """Median seconds of one call of `FastImagination` for `horizon` steps."""
+    """Median seconds of one call of `FastImagination` for `horizon` steps.
+
+    Args:
+        model, variant: of the network.
+        batch_size: states that are imagined from.
+        horizon: steps a call.
+        decoded: whether to decode frames.
+        precision: of the products.
+        data: directory of the data set.
+        weights: directory from `hand_over`; None: random weights, as of a network that was trained
+            as a whole.
+    """
     from model.fast_imagination import FastImagination
 
-    predictor, state, actions = _start(model, variant, batch_size, horizon, data, precision)
+    predictor, state, actions = _start(
+        model, variant, batch_size, horizon, data, weights, precision
+    )
     imagination = FastImagination(predictor, decode=decoded)
 
     def work():
@@ -33,14 +75,14 @@ def ours(
     return {"seconds": _median(work)}
 
 
-def vector_env(model: str, batch_size: int, horizon: int, data: str) -> dict:
+def vector_env(model: str, batch_size: int, horizon: int, data: str, weights: str | None) -> dict:
     """Median seconds of `horizon` steps of the vector environment: compression variant, latent."""
     import gymnasium
 
     import utils.acting.gymnasium_env  # noqa: F401 - registers the environment
     from utils.checkpoint import save_weights
 
-    predictor, windows = model_and_windows(model, "compression", batch_size, data)
+    predictor, windows = _network(model, "compression", 1, data, weights)
     # An untrained head would end half of the games at each step.
     predictor.network.termination_head.bias.assign([-20.0])
     actions = np.random.default_rng(0).integers(predictor.num_actions, size=(horizon, batch_size))
@@ -99,7 +141,13 @@ def _config(model, dataset):
 
 
 def pytorch(
-    model: str, batch_size: int, horizon: int, decoded: bool, precision: str, data: str
+    model: str,
+    batch_size: int,
+    horizon: int,
+    decoded: bool,
+    precision: str,
+    data: str,
+    weights: str | None,
 ) -> dict:
     """Median seconds of the same in PyTorch, compression variant.
 
@@ -107,7 +155,7 @@ def pytorch(
     """
     import torch
 
-    predictor, state, actions = _start(model, "compression", batch_size, horizon, data)
+    predictor, state, actions = _start(model, "compression", batch_size, horizon, data, weights)
     device = torch_device()
     network = counterpart(predictor).eval().to(device)
     state = [torch.from_numpy(np.array(part)).to(device) for part in state[:3]]
@@ -135,10 +183,20 @@ def pytorch(
     return {"seconds": _median(work)}
 
 
-def _start(model, variant, batch_size, horizon, data, precision="float32"):
+def _network(model, variant, batch_size, data, weights, precision="float32"):
+    """A predictor with such weights, and windows of play."""
+    from utils.checkpoint import load_weights
+
+    predictor, windows = model_and_windows(model, variant, batch_size, data, precision)
+    if weights:
+        load_weights(predictor.network, Path(weights))
+    return predictor, windows
+
+
+def _start(model, variant, batch_size, horizon, data, weights, precision="float32"):
     """A predictor, the state after each window's warm-up, and actions."""
     read = min(batch_size, 64)  # because reading thousands takes minutes
-    predictor, windows = model_and_windows(model, variant, read, data, precision)
+    predictor, windows = _network(model, variant, read, data, weights, precision)
     batch = windows.batch(0)
     state = predictor.observe(batch["frames"][:, :WARMUP], batch["actions"][:, : WARMUP - 1])
     rows = np.arange(batch_size) % read

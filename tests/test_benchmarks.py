@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from benchmarks import imagine, train
@@ -45,6 +46,7 @@ def test_a_child_measures_data_loading(data):
     assert 0 < json.loads(done.stdout.splitlines()[-1])["seconds"] < 10
 
 
+@pytest.mark.thorough
 def test_training_is_measured_and_left_as_it_was(data):
     on_train_batch_end = Progress.on_train_batch_end
     measured = train.ours("tiny", "compression", batch_size=2, data=data, steps=5)
@@ -53,6 +55,7 @@ def test_training_is_measured_and_left_as_it_was(data):
     assert Progress.on_train_batch_end is on_train_batch_end
 
 
+@pytest.mark.thorough
 def test_the_way_of_2016_is_measured(data):
     measured = train.way_of_2016("tiny", "compression", batch_size=2, data=data, steps=4)
     assert measured["seconds"] > 0
@@ -60,6 +63,13 @@ def test_the_way_of_2016_is_measured(data):
 
 def test_imagination_is_measured(data):
     work = {"model": "tiny", "batch_size": 3, "horizon": 4, "data": data}
+    work |= imagine.hand_over("tiny", "compression", data)
     measured = imagine.ours(**work, variant="compression", decoded=False, precision="float32")
     assert measured["seconds"] > 0
     assert imagine.vector_env(**work)["seconds"] > 0
+    network = imagine._network("tiny", "compression", 1, data, work["weights"])[0].network
+    candidate = np.s_[:, 2 * network.core.units : 3 * network.core.units]
+    gates = [np.array(kernel) for kernel in (network.core.kernel, network.core.recurrent_kernel)]
+    for kernel in gates:
+        kernel[candidate] = 0
+        assert not kernel.any()
