@@ -1,9 +1,9 @@
 # make play: play Freeway in a trained model. make demo: train all stages on Freeway, with video and
 # report. make train GAME=pong VARIANT=compression: the four stages of a variant (MODEL=lstm_210x160x3
-# for full frames); the same command goes on where it was stopped. make test: lint and all tests.
-# make test-fast: lint and the quick ones. make agent GAME=freeway: an agent that learns in the
-# compressed game. make agent-again: one round more, with what it has played. All make their own
-# virtual environment first.
+# for full frames); the same command goes on where it was stopped. make test: lint and tests.
+# make test-fast: lint and the quick ones. make test-all: lint and all of them. make agent
+# GAME=freeway: an agent that learns in the compressed game. make agent-again: one round more, with
+# what it has played. All make their own virtual environment first.
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -30,9 +30,12 @@ TRAINED = results/checkpoints/$*/$(MODEL)
 
 SHIPPED = $(addprefix pretrained-,freeway pong ms_pacman space_invaders breakout)
 
-ON_JAX = $(addprefix tests/test_,networks.py pretraining.py predictor.py optimizer.py fast_imagination.py)
+PYTEST = $(BIN)/python -m pytest -q -n auto --dist worksteal
+PYTEST_ON_JAX = JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax $(PYTEST)
+ON_JAX = $(addprefix tests/test_,networks.py optimizer.py fast_imagination.py)
+MORE_ON_JAX = $(addprefix tests/test_,pretraining.py predictor.py)
 
-.PHONY: test test-fast demo train agent agent-again results recall full-frames play clips figures $(RESULTS) pretrained $(SHIPPED) lunar_lander doom clean
+.PHONY: lint test test-all test-fast demo train agent agent-again results recall full-frames play clips figures $(RESULTS) pretrained $(SHIPPED) lunar_lander doom clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -44,17 +47,23 @@ ON_JAX = $(addprefix tests/test_,networks.py pretraining.py predictor.py optimiz
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
 
-test: .venv/installed-dev
+lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -q -n auto --dist worksteal
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n auto --dist worksteal $(ON_JAX)
+
+# Without what repeats another test in a second variant or size, and without trials of minutes. JAX
+# compiles the paper variant's loops for long.
+test: lint
+	$(PYTEST) -m "not thorough"
+	$(PYTEST_ON_JAX) -m "not thorough" -k "not paper" $(ON_JAX)
+
+test-all: lint
+	$(PYTEST)
+	$(PYTEST_ON_JAX) $(ON_JAX) $(MORE_ON_JAX)
 
 # For whoever edits: what takes less than a second or two each, in a minute and a half at most.
-test-fast: .venv/installed-dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow"
+test-fast: lint
+	$(PYTEST) -m "not slow and not thorough"
 
 play: .venv/installed
 	$(BIN)/python play.py

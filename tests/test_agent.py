@@ -55,7 +55,9 @@ def rewarding_predictor(variant):
     return predictor
 
 
-@pytest.fixture(scope="module", params=["paper", "compression"])
+@pytest.fixture(
+    scope="module", params=[pytest.param("paper", marks=pytest.mark.thorough), "compression"]
+)
 def model(request, tmp_path_factory):
     path = tmp_path_factory.mktemp(request.param)
     predictor = rewarding_predictor(request.param)

@@ -108,7 +108,7 @@ def test_two_player_games_are_refused_by_name(name, rom_id):
         AtariGame(name)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_every_single_player_game_plays_and_starts_over():
     games = sorted(set(roms.get_all_rom_ids()) - TWO_PLAYER_GAMES)
     assert len(games) == 104

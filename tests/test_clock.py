@@ -56,7 +56,7 @@ def test_only_the_first_step_on_new_windows_is_compilation(time):
     assert progress.shown == 6
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_stages_are_timed(tmp_path, monkeypatch):
     monkeypatch.setattr(clock, "in_new_process", in_tiny_process)
     # One that records and pretrains, and one that does neither.

@@ -87,6 +87,7 @@ def test_the_player_of_freeway_decides_the_chickens_columns_alone(directory):
     assert 42 < columns.min() < columns.max() < 54
 
 
+@pytest.mark.thorough
 def test_a_game_over_in_one_future_leaves_the_others_and_the_recording_as_they_are(tmp_path):
     directory = record("ms_pacman", "random", 900, 1, tmp_path, progress=False)
     find_controlled(directory, num_workers=1, progress=False)
@@ -172,7 +173,14 @@ def test_a_full_disk_is_exit_code_2_and_leaves_nothing(directory):
     assert not (directory / CONTROLLED).exists() and not partials_in(directory)
 
 
-@pytest.mark.parametrize("number", [None, 2, 5])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(None, marks=pytest.mark.thorough),
+        2,
+        pytest.param(5, marks=pytest.mark.thorough),
+    ],
+)
 def test_data_of_any_number_of_pooled_frames_are_played_again(tmp_path, number):
     """Wizard of Wor's own is 6, so futures also show frames of the step before them."""
     game, policy = "wizard_of_wor", "persistent"
@@ -189,7 +197,9 @@ def test_data_of_any_number_of_pooled_frames_are_played_again(tmp_path, number):
     assert controlled_pixels(dataset, [(0, 140)], 10, [3, 20], (210, 160, 3)) is None
 
 
-@pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "with_signal", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.thorough)]
+)
 def test_what_is_stopped_leaves_nothing_under_its_name_and_can_be_repeated(tmp_path, with_signal):
     directory = record("freeway", "random", 1000, 1, tmp_path, progress=False)
     process = start(directory, preexec_fn=heed_interrupts)

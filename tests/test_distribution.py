@@ -108,27 +108,28 @@ def assert_same(run, other):
         np.testing.assert_allclose(value, other[1][name], rtol=1e-3, atol=1e-4, err_msg=name)
 
 
-def test_processes_and_devices_learn_what_one_does_and_go_on_after_one_is_killed(flags, tmp_path):
+def alone(flags, path):
+    """The loss curves and weights of one process on one device."""
+    finish(start(*flags, f"--train_dir={path}"))
+    return trained(path)
+
+
+def test_two_devices_learn_what_one_does(flags, tmp_path):
+    flags.append("--max_steps=8")
+    more = ["--distribute", f"--train_dir={tmp_path / 'devices'}"]
+    finish(start(*flags, *more, XLA_FLAGS="--xla_force_host_platform_device_count=2"))
+    devices = trained(tmp_path / "devices")
+    assert len(devices[0]) == 2
+    assert_same(devices, alone(flags, tmp_path / "alone"))
+
+
+@pytest.mark.thorough
+def test_processes_learn_what_one_does_and_go_on_after_one_is_killed(flags, tmp_path):
     flags.append("--max_steps=24")
-    runs = {name: tmp_path / name for name in ("alone", "devices", "killed")}
-    finish(start(*flags, f"--train_dir={runs['alone']}"))
-    alone = trained(runs["alone"])
-    assert len(alone[0]) == 6
-
-    finish(
-        start(
-            *flags,
-            f"--train_dir={runs['devices']}",
-            "--distribute",
-            XLA_FLAGS="--xla_force_host_platform_device_count=2",
-        )
-    )
-    assert_same(trained(runs["devices"]), alone)
-
-    again = [*flags, f"--train_dir={runs['killed']}"]
+    again = [*flags, f"--train_dir={tmp_path / 'killed'}"]
     for survivor in (0, 1):
         pair = start_pair(*again)
-        state = directory(runs["killed"], "compress_seq_3") / "resume" / "state.json"
+        state = directory(tmp_path / "killed", "compress_seq_3") / "resume" / "state.json"
         before = state.read_text() if state.exists() else None
         while not state.exists() or state.read_text() == before:
             assert pair[0].poll() is None, pair[0].communicate()
@@ -147,11 +148,12 @@ def test_processes_and_devices_learn_what_one_does_and_go_on_after_one_is_killed
     assert "going on after step" in first
     assert "test play" in first
     assert "step/s" not in second  # one bar, one report
-    assert_same(trained(runs["killed"]), alone)
-    logs = directory(runs["killed"], "compress_seq_3") / "logs"
+    assert_same(trained(tmp_path / "killed"), alone(flags, tmp_path / "alone"))
+    logs = directory(tmp_path / "killed", "compress_seq_3") / "logs"
     assert len(list(logs.iterdir())) == 3  # one each time that the pair was started
 
 
+@pytest.mark.thorough
 def test_processes_pretrain_together(flags, tmp_path):
     flags += [f"--train_dir={tmp_path}", "--pretraining_steps=3", "--max_steps=4"]
     first, second = finish(*start_pair(*flags, script="compress_seq_1_train"))

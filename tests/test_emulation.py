@@ -95,6 +95,7 @@ def test_other_environments_have_no_emulator():
     assert emulation_of(spec("VizdoomBasic-v1", frame_skip=4)) == (1, 1, EmulatorOptions())
 
 
+@pytest.mark.thorough
 def test_a_checkpoint_keeps_the_settings_of_its_data(tmp_path, monkeypatch):
     gymnasium.register_envs(ale_py)
     env = gymnasium.make("ALE/MsPacman-v5", frameskip=1)

@@ -350,7 +350,7 @@ def test_stored_windows_are_those_that_are_read_at_once(tmp_path):
     assert model.sizes == [64, 64, 16, 16] * 2
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_frames_are_read_in_the_batches_that_are_rolled_out(tmp_path):
     """Of 256 windows of 40 full frames, the frames alone are 340 MB."""
     dataset = Dataset(record("freeway", "persistent", 400, 1, tmp_path, progress=False))

@@ -53,7 +53,9 @@ def make_checkpoint(directory, data, variant, termination_bias):
     )
 
 
-@pytest.fixture(scope="module", params=["compression", "paper"])
+@pytest.fixture(
+    scope="module", params=["compression", pytest.param("paper", marks=pytest.mark.thorough)]
+)
 def variant(request):
     return request.param
 

@@ -136,6 +136,7 @@ def test_a_reward_that_is_no_number_is_named():
         game.step(0)
 
 
+@pytest.mark.thorough
 def test_episodes_depend_on_their_seed_and_number_alone(tmp_path):
     environment = Environment(WALKER)
     paths = [
@@ -210,6 +211,7 @@ def flags_of(sets, train_dir):
     ]
 
 
+@pytest.mark.thorough
 def test_a_stage_trains_on_it_and_the_real_game_is_the_environment(
     walker_sets, tmp_path, monkeypatch, capsys
 ):

@@ -21,6 +21,7 @@ def networks():
     return {name: Network(name, num_actions=6) for name in USERS_PRESETS}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name, parameters", [("lstm_84x84x1", 67_354_583), ("lstm_210x160x3", 116_220_937)]
 )
@@ -190,6 +191,7 @@ def test_encoding_in_pieces_equals_encoding_at_once(networks):
     np.testing.assert_allclose(np.concatenate([first, second], axis=1), whole, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_palette_indices_are_looked_up_and_normalised():
     network = Network("lstm_210x160x3", num_actions=2)
     palette = np.random.default_rng(0).integers(0, 256, (256, 3))

@@ -120,6 +120,7 @@ def test_it_is_reported_by_horizon():
     assert first["intervals"]["object_present"] == [1, 1]
 
 
+@pytest.mark.thorough
 def test_freeways_object_is_the_chicken(tmp_path):
     dataset = Dataset(record("freeway", "persistent", 600, 1, tmp_path, progress=False))
     shape, found = (84, 84, 1), []

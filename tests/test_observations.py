@@ -339,7 +339,12 @@ def train(path, directory, *more):
 @pytest.mark.parametrize(
     ("space", "jpeg", "text"),
     [
-        (IMAGE, True, "JPEG images (40, 36, 3), RGB"),
+        pytest.param(
+            IMAGE,
+            True,
+            "JPEG images (40, 36, 3), RGB",
+            marks=[pytest.mark.slow, pytest.mark.thorough],
+        ),
         (box(4, 40, 36, **FLOATS), False, "float32 (4, 40, 36) in 0 to 1, scaled to 255"),
     ],
 )

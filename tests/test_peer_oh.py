@@ -116,6 +116,7 @@ def test_multiplications_and_parameters_of_the_peer(predictor):
     assert weights == core + 4 * units + after + units
 
 
+@pytest.mark.thorough
 def test_the_curriculum_has_the_papers_phases_and_the_loss_falls(predictor, monkeypatch):
     phases = [(phase.horizon, phase.learning_rate) for phase in peer_oh.CURRICULUM]
     assert phases == [(10, 1e-4), (3, 1e-5), (5, 1e-5)]

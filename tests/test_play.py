@@ -272,6 +272,7 @@ print(kept - before, megabytes("VmHWM") - kept)
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="measures memory by Linux' /proc"
 )
@@ -548,6 +549,7 @@ def test_bad_messages_are_answered_and_the_game_goes_on(address):
     asyncio.run(play())
 
 
+@pytest.mark.thorough
 def test_fifty_quick_reconnects_and_two_clients_at_once(address):
     async def play():
         for i in range(50):
@@ -564,6 +566,7 @@ def test_fifty_quick_reconnects_and_two_clients_at_once(address):
     asyncio.run(play())
 
 
+@pytest.mark.thorough
 def test_a_client_that_never_reads_stalls_nobody(address):
     async def play():
         async with clients(address, 2) as (stalled, client):

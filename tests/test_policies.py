@@ -195,6 +195,7 @@ def test_a_skilled_players_plans_are_what_the_emulator_then_does():
         game.restore_state(moment)
 
 
+@pytest.mark.thorough
 def test_a_skilled_player_scores_where_looking_ahead_a_little_does_not():
     """Pong: the first points are won within 300 steps, whose strokes lie some 40 before them."""
     points = {}

@@ -151,6 +151,7 @@ def test_what_is_missing_or_otherwise_is_said(checkpoint, tmp_path, monkeypatch,
         assert said in errors and any(said in note for note in results["notes"])
 
 
+@pytest.mark.thorough
 def test_a_horizon_is_measured_in_pieces_that_follow_each_other(checkpoint, monkeypatch, tmp_path):
     from utils.watching import evaluation
 

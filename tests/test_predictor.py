@@ -302,7 +302,7 @@ def test_the_mean_frame_is_never_rounded():
     np.testing.assert_allclose(rolled_out["frames"], 142.37, atol=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_training_fits_one_batch_within_forty_steps(predictor):
     data = moving_dots(np.random.default_rng(0), WARMUP + 3)
     frames = data["frames"].astype(np.float32)

@@ -62,7 +62,9 @@ def run(path, script, *more):
     main(importlib.import_module(script).STAGE, flags(path, script, *more))
 
 
-@pytest.fixture(scope="module", params=["paper", "compression"])
+@pytest.fixture(
+    scope="module", params=[pytest.param("paper", marks=pytest.mark.thorough), "compression"]
+)
 def variant(request):
     return request.param
 
@@ -303,6 +305,7 @@ def test_what_this_repository_ships_is_good(path):
     assert all(row["error_over_original"] < 1.1 for row in rows.values())
 
 
+@pytest.mark.thorough
 def test_freeways_figures_are_those_of_the_network_that_is_computed(tmp_path):
     directory = pretrained_checkpoint("freeway", "paper", tmp_path / "data", tmp_path)
     from utils.watching.measure import HeldOutPlay

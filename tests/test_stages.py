@@ -231,7 +231,10 @@ def test_tensorboard_shows_all_that_is_promised(curriculum):
     ("model", "variant"),
     # Both presets and both beginnings; what comes after them tiny networks go through, for a tenth
     # of the time.
-    [("lstm_84x84x1", "compress"), ("lstm_210x160x3", "paper")],
+    [
+        ("lstm_84x84x1", "compress"),
+        pytest.param("lstm_210x160x3", "paper", marks=pytest.mark.thorough),
+    ],
 )
 def test_the_users_presets_train_from_the_command_line(tmp_path, model, variant):
     # Held-out play for a few steps: rolling these out takes most of the time.
@@ -267,6 +270,7 @@ def looked_at(path):
     return steps
 
 
+@pytest.mark.thorough
 def test_the_paper_variant_begins_with_its_convolutions(flags, tmp_path, capsys):
     run("paper_seq_1_train", *flags, "--pretraining_steps=8", "--learning_rate=1e-30")
     assert "pretraining 1/1, one step ahead: 100%" in capsys.readouterr().err
@@ -281,6 +285,7 @@ def test_the_paper_variant_begins_with_its_convolutions(flags, tmp_path, capsys)
     assert "received 8 for paper_seq_5_reward" in error
 
 
+@pytest.mark.thorough
 def test_the_compression_variant_begins_with_dynamics_of_its_convolutions(
     flags, tmp_path, capsys, monkeypatch
 ):
@@ -321,6 +326,7 @@ def small(path):
     return read_arrays(path / PRETRAINING)
 
 
+@pytest.mark.thorough
 def test_pretraining_goes_on_where_the_stage_before_ended(flags, tmp_path, capsys, monkeypatch):
     flags += ["--pretraining_steps=8", "--learning_rate=1e-30"]
     run("paper_seq_1_train", *flags)
@@ -338,6 +344,7 @@ def test_pretraining_goes_on_where_the_stage_before_ended(flags, tmp_path, capsy
         np.testing.assert_allclose(weights(third)[name], value, atol=1e-4, err_msg=name)
 
 
+@pytest.mark.thorough
 def test_without_pretraining_to_go_on_with_a_stage_trains_without(flags, trained, tmp_path, capsys):
     run("compress_seq_3_train", *flags, "--pretraining_steps=8")
     assert "compress_seq_1 has no pretraining to go on with" in capsys.readouterr().out
@@ -369,6 +376,7 @@ def test_a_stage_may_pretrain_and_train_no_further(flags, tmp_path, capsys):
     assert "or a pretraining to go on with in" in error
 
 
+@pytest.mark.thorough
 def test_the_encoder_stays_as_it_is_unless_it_has_a_rate(flags, trained, tmp_path, capsys):
     def moved_by_seq_3(*more, atol=0.0):
         run("compress_seq_3_train", *flags, "--learning_rate=1e-3", *more)
@@ -390,6 +398,7 @@ def test_the_encoder_stays_as_it_is_unless_it_has_a_rate(flags, trained, tmp_pat
     assert "the encoder stays at its random weights" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_what_the_player_decides_is_found_once_and_counts_for_more(flags, tmp_path, capfd):
     elsewhere = tmp_path / "data"
     flags = [*flags, f"--data_path={elsewhere}"]
@@ -411,6 +420,7 @@ def test_what_the_player_decides_is_found_once_and_counts_for_more(flags, tmp_pa
     assert made == [(path / CONTROLLED).stat().st_mtime_ns for path in sets]
 
 
+@pytest.mark.thorough
 def test_of_data_that_cannot_be_played_again_all_pixels_count_alike(flags, tmp_path, capsys):
     path = record("ms_pacman", "random", 200, 1, tmp_path / "data", progress=False)
     text = (path / "metadata.json").read_text()
@@ -422,6 +432,7 @@ def test_of_data_that_cannot_be_played_again_all_pixels_count_alike(flags, tmp_p
     assert read_config(directory(tmp_path)).training.control_weight == 0.0
 
 
+@pytest.mark.thorough
 def test_recorded_colours_are_known_to_a_network_that_is_trained_on_rgb_frames(
     flags, tmp_path, monkeypatch
 ):
@@ -507,6 +518,7 @@ def test_a_finished_stage_refuses_other_flags(flags, trained, capsys, flag, expe
     assert not list(Path(flags[0].partition("=")[2]).rglob("lookahead*"))  # for nothing
 
 
+@pytest.mark.thorough
 def test_overwriting_removes_links_and_not_what_they_name(flags, trained, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -529,6 +541,7 @@ def test_what_a_stage_says_at_its_beginning_and_end(flags, trained, tmp_path, ca
     assert f"--train_dir={tmp_path}" in printed
 
 
+@pytest.mark.thorough
 def test_later_stages_say_that_one_before_them_was_trained_again(flags, trained, tmp_path, capsys):
     short = "--max_steps=2"
     run("compress_seq_3_train", *flags, short)
@@ -613,37 +626,47 @@ def stop_after_an_epoch(process, tmp_path, with_signal, of="step"):
             pass
 
 
+@pytest.mark.parametrize(
+    "stops",
+    [
+        [("pretraining_steps", signal.SIGKILL), ("step", signal.SIGINT)],
+        pytest.param(
+            [("pretraining_steps", signal.SIGINT), ("step", signal.SIGKILL)],
+            marks=pytest.mark.thorough,
+        ),
+    ],
+    ids=["killed-interrupted", "interrupted-killed"],
+)
 def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
-    flags, tmp_path, tmp_path_factory, capfd
+    flags, tmp_path, tmp_path_factory, capfd, stops
 ):
     # All by new processes, as on the command line: oneDNN may round a last bit otherwise in one
     # that has computed other things before. The first phase of pretraining holds an epoch, and with
     # it the first saving.
     flags[-2:] = ["--max_steps=40", "--pretraining_steps=50"]
     more = ["--overwrite"]
-    for of in ("pretraining_steps", "step"):
-        for with_signal in (signal.SIGINT, signal.SIGKILL):
-            for _ in range(3):
-                process = start(flags, *more)
-                code, errors = stop_after_an_epoch(process, tmp_path, with_signal, of)
-                if code:
-                    path = directory(tmp_path) / "resume" / "state.json"
-                    state = json.loads(path.read_text())["state"]
-                    if state["step"] < (40 if of == "step" else 1):
-                        break
-                # Python drops an interrupt that meets a destructor, and the run has gone on.
-                more = ["--overwrite"]
-            if with_signal == signal.SIGKILL:
-                assert code == -signal.SIGKILL
-            else:
-                assert code == 130
-                assert f"with the same flags{' but for --overwrite' if more else ''} " in errors
-            assert state[of] > 0
-            assert state["step"] < (40 if of == "step" else 1)
-            more = []
+    for of, with_signal in stops:
+        for _ in range(3):
+            process = start(flags, *more)
+            code, errors = stop_after_an_epoch(process, tmp_path, with_signal, of)
+            if code:
+                path = directory(tmp_path) / "resume" / "state.json"
+                state = json.loads(path.read_text())["state"]
+                if state["step"] < (40 if of == "step" else 1):
+                    break
+            # Python drops an interrupt that meets a destructor, and the run has gone on.
+            more = ["--overwrite"]
+        if with_signal == signal.SIGKILL:
+            assert code == -signal.SIGKILL
+        else:
+            assert code == 130
+            assert f"with the same flags{' but for --overwrite' if more else ''} " in errors
+        assert state[of] > 0
+        assert state["step"] < (40 if of == "step" else 1)
+        more = []
     finish(start(flags))
     resumed = re.findall("going on after step [1-9][0-9]*(.*)\n", capfd.readouterr().out)
-    assert resumed == [" of pretraining"] * 2 + [""] * 2
+    assert resumed == [" of pretraining", ""]
     other = tmp_path_factory.mktemp("uninterrupted")
     flags[2] = f"--train_dir={other}"
     finish(start(flags))
@@ -683,7 +706,7 @@ def test_a_run_goes_on_with_the_flags_it_began_with_alone(flags, tmp_path, capsy
     assert "received one of another version" in error
 
 
-@pytest.mark.parametrize("pretraining_steps", [0, 4000])
+@pytest.mark.parametrize("pretraining_steps", [0, pytest.param(4000, marks=pytest.mark.thorough)])
 def test_damaged_files_of_an_interrupted_run_are_refused(
     flags, tmp_path, pretraining_steps, capsys
 ):
@@ -697,6 +720,7 @@ def test_damaged_files_of_an_interrupted_run_are_refused(
         assert "--overwrite" in error
 
 
+@pytest.mark.thorough
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_weights(
     flags, trained, tmp_path
 ):
@@ -904,6 +928,7 @@ def test_a_stage_stopped_before_its_first_epoch_is_to_be_gone_on_with(trained):
         Checkpoint(trained).predictor()
 
 
+@pytest.mark.thorough
 def test_a_set_of_other_pooled_frames_is_used_with_a_note(tmp_path, capsys):
     flags = tiny_flags((f"--data_path={tmp_path}", "--num_training_frames=200"), tmp_path / "train")
     flags += ["--atari_game=pacman", "--control_weight=0"]

@@ -91,6 +91,7 @@ def test_every_script_has_the_same_settings(command, checkpoint, tmp_path):
     assert "numpy" in found
 
 
+@pytest.mark.thorough
 def test_benchmarks_have_the_same_settings():
     done = start("-c", WATCHED, "benchmarks.child", "limits.machine", "{}")
     assert settings(done) == {"numpy": SETTINGS, "keras": SETTINGS}, done.stderr
@@ -103,6 +104,7 @@ def test_what_the_user_has_set_stays():
         assert done.stdout.strip() == "0"
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere it is as TensorFlow has it")
 @pytest.mark.parametrize("wish, expected", [(None, "True"), ("0", "False")])
 def test_tensorflow_computes_with_onednn_unless_told_otherwise(wish, expected):
@@ -129,6 +131,7 @@ def test_no_package_is_imported_for_nothing(backend, tmp_path):
     assert list(tmp_path.iterdir())
 
 
+@pytest.mark.thorough
 def test_importing_a_package_changes_neither_environment_nor_descriptors():
     ask = """
 import os
@@ -208,6 +211,7 @@ def test_tensorflows_greetings_alone_are_left_out_and_errors_are_not(tmp_path):
     assert (plain.returncode, plain.stderr) == (0, "")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "content",
     [

@@ -301,6 +301,7 @@ def test_a_game_that_nobody_serves_in_ends(checkpoint):
     assert not game.truncated
 
 
+@pytest.mark.thorough
 def test_players_play_until_their_games_are_over(checkpoint):
     config = Checkpoint(checkpoint).config
     returns = agent_score.players_returns(config, "persistent", 2, max_steps=3000)
@@ -357,6 +358,7 @@ agent_files.save = save_and_die
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_the_same_seed_makes_the_same_agent_and_another_does_not(checkpoint, tmp_path):
     for name, more in (("a", []), ("b", []), ("c", ["--seed=4"])):
         run(train_agent, "--checkpoint", checkpoint, *FLAGS, *more, "--agent", tmp_path / name)
