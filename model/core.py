@@ -9,7 +9,10 @@ Shapes are written (batch, time, ...), with 2048 for the preset's number of unit
 """
 
 import keras
+import numpy as np
 from keras import ops
+
+CANDIDATE = 2  # its place among the gates (input, forget, candidate, output)
 
 
 class ActionGatedLSTM(keras.layers.Layer):
@@ -18,6 +21,9 @@ class ActionGatedLSTM(keras.layers.Layer):
     It first steps over given inputs y, and then over its own outputs. The given inputs of all steps
     are projected in one product. The gradient of each weight inside the loop is one product over
     all steps. Adding it up step by step would move the 2048 x 8192 matrix through memory each time.
+
+    After a handover (`handover.py`) the kernels of the input, forget and output gate are 0.
+    `hold_gates` then leaves them out of all products, so training leaves them at 0, too.
 
     Args:
         num_actions: size of the action set.
@@ -29,6 +35,17 @@ class ActionGatedLSTM(keras.layers.Layer):
         super().__init__(dtype=dtype, autocast=False, name="action_gated_lstm")
         self.num_actions = num_actions
         self.units = units
+        self.gates_are_held = False
+
+    def has_constant_gates(self) -> bool:
+        """Whether the kernels of the input, forget and output gate are 0."""
+        of_gates = np.arange(4 * self.units) // self.units != CANDIDATE
+        kernels = self.kernel, self.recurrent_kernel
+        return not any(ops.convert_to_numpy(kernel)[:, of_gates].any() for kernel in kernels)
+
+    def hold_gates(self) -> None:
+        """Keeps constant gates as they are. To be called before compilation."""
+        self.gates_are_held = self.has_constant_gates()
 
     def build(self, input_shape):
         units, inputs = self.units, input_shape[-1]
@@ -67,19 +84,28 @@ class ActionGatedLSTM(keras.layers.Layer):
         """
         given, dtype = inputs.shape[1], self.compute_dtype
 
-        def cast(weight):
+        def cast(weight, dtype=dtype):
             # A copy, because TensorFlow's custom gradients take tensors and refuse variables.
             return ops.copy(ops.convert_to_tensor(weight, dtype))
 
+        def computed(weight):
+            return weight[..., self._candidate] if self.gates_are_held else weight
+
         input_kernel, input_bias = cast(self.input_kernel), cast(self.input_bias)
-        kernel, bias = cast(self.kernel), cast(self.bias)
+        kernel, bias = cast(computed(self.kernel)), cast(computed(self.bias))
+        recurrent_kernel = cast(computed(self.recurrent_kernel))
         actions = ops.one_hot(actions, self.num_actions, dtype=dtype)
         factors = _affine(actions, cast(self.action_kernel), cast(self.action_bias))
         x = _affine(ops.cast(inputs, dtype), input_kernel, input_bias) * factors[:, :given]
         projected = _affine(x, kernel, bias)
         feedback = () if given == actions.shape[1] else (input_kernel, input_bias, kernel, bias)
-        states = _lstm(projected, factors[:, given:], h, c, cast(self.recurrent_kernel), *feedback)
+        gate_bias = cast(self.bias, "float32")
+        states = _lstm(projected, factors[:, given:], h, c, recurrent_kernel, gate_bias, *feedback)
         return states[..., : self.units], states[..., self.units :]
+
+    @property
+    def _candidate(self):
+        return slice(CANDIDATE * self.units, (CANDIDATE + 1) * self.units)
 
 
 def _initial_gate_bias(shape, dtype=None):
@@ -108,16 +134,18 @@ def lstm_step(z, c):
 
 
 @ops.custom_gradient
-def _lstm(projected, factors, h, c, recurrent_kernel, *feedback_weights):
+def _lstm(projected, factors, h, c, recurrent_kernel, gate_bias, *feedback_weights):
     """LSTM over given inputs, then over its own outputs.
 
-    States and gates are float32; the products are in the weights' dtype.
+    States and gates are float32; the products are in the weights' dtype. Where the gates are held,
+    pre-activations are those of the candidate alone, 2048 in place of 8192.
 
     Args:
         projected: pre-activations from the given inputs, (batch, given, 8192).
         factors: the action's factors of the steps after those, (batch, fed_back, 2048).
         h, c: state before the first step.
         recurrent_kernel: (2048, 8192).
+        gate_bias: (8192,), which the gates follow from where they are held.
         feedback_weights: input_kernel, input_bias, kernel and bias; empty if fed_back is 0.
 
     Returns:
@@ -125,6 +153,7 @@ def _lstm(projected, factors, h, c, recurrent_kernel, *feedback_weights):
     """
     given, fed_back = projected.shape[1], factors.shape[1]
     dtype = recurrent_kernel.dtype
+    gates_are_held = recurrent_kernel.shape[1] < gate_bias.shape[0]
     if fed_back:
         input_kernel, input_bias, kernel, bias = feedback_weights
     steps = []  # h and c before the step, gates and tanh(c) of each step, for the gradient
@@ -140,6 +169,8 @@ def _lstm(projected, factors, h, c, recurrent_kernel, *feedback_weights):
             z = x @ kernel + bias
             feedback.append((u, x))
         z = ops.cast(z, "float32") + ops.cast(h_before @ recurrent_kernel, "float32")
+        if gates_are_held:
+            z = _with_gates(z, gate_bias)
         c_before = c
         h, c, gates, tanh_c = lstm_step(z, c)
         steps.append((h_before, c_before, gates, tanh_c))
@@ -147,13 +178,22 @@ def _lstm(projected, factors, h, c, recurrent_kernel, *feedback_weights):
 
     def gradient(d_states):
         return _lstm_gradient(
-            d_states, steps, feedback, factors, recurrent_kernel, feedback_weights
+            d_states, steps, feedback, factors, recurrent_kernel, gate_bias, feedback_weights
         )
 
     return ops.stack(states, axis=1), gradient
 
 
-def _lstm_gradient(d_states, steps, feedback, factors, recurrent_kernel, feedback_weights):
+def _with_gates(z, gate_bias):
+    """The candidate's pre-activations (batch, 2048) among those of held gates, (batch, 8192)."""
+    gates = [ops.broadcast_to(bias, ops.shape(z)) for bias in ops.split(gate_bias, 4)]
+    gates[CANDIDATE] = z
+    return ops.concatenate(gates, axis=-1)
+
+
+def _lstm_gradient(
+    d_states, steps, feedback, factors, recurrent_kernel, gate_bias, feedback_weights
+):
     """Back-propagation through time of `_lstm`: the gradients of its arguments, in their order."""
     given, dtype = len(steps) - len(feedback), recurrent_kernel.dtype
     if feedback:
@@ -162,19 +202,24 @@ def _lstm_gradient(d_states, steps, feedback, factors, recurrent_kernel, feedbac
     units = c_last.shape[-1]
     d_h, d_c = ops.zeros_like(c_last), ops.zeros_like(c_last)
     d_zs, d_us, d_factors = [], [], []
+    gates_are_held = recurrent_kernel.shape[1] < gate_bias.shape[0]
+    d_gate_bias = ops.zeros_like(gate_bias)
     for t in reversed(range(len(steps))):
         _, c_before, (i, f, g, o), tanh_c = steps[t]
         d_h = d_h + d_states[:, t, :units]
         d_c = d_c + d_states[:, t, units:] + d_h * o * (1 - tanh_c * tanh_c)
-        d_z = ops.concatenate(
-            [
-                d_c * g * i * (1 - i),
-                d_c * c_before * f * (1 - f),
-                d_c * i * (1 - g * g),
-                d_h * tanh_c * o * (1 - o),
-            ],
-            axis=-1,
-        )
+        d_gates = [
+            d_c * g * i * (1 - i),
+            d_c * c_before * f * (1 - f),
+            d_c * i * (1 - g * g),
+            d_h * tanh_c * o * (1 - o),
+        ]
+        if gates_are_held:
+            d_z = d_gates[CANDIDATE]
+            d_gates[CANDIDATE] = ops.zeros_like(d_z)  # its bias is added before
+            d_gate_bias = d_gate_bias + ops.sum(ops.concatenate(d_gates, axis=-1), axis=0)
+        else:
+            d_z = ops.concatenate(d_gates, axis=-1)
         d_z = ops.cast(d_z, dtype)
         d_zs.append(d_z)
         d_c = d_c * f
@@ -191,7 +236,7 @@ def _lstm_gradient(d_states, steps, feedback, factors, recurrent_kernel, feedbac
     h_before = ops.stack([step[0] for step in steps], axis=1)
     d_recurrent_kernel = _sum_of_outer_products(h_before, d_z)
     if not feedback:
-        return d_z, ops.zeros_like(factors), d_h, d_c, d_recurrent_kernel
+        return d_z, ops.zeros_like(factors), d_h, d_c, d_recurrent_kernel, d_gate_bias
     d_u, d_factors = ops.stack(d_us[::-1], axis=1), ops.stack(d_factors[::-1], axis=1)
     x = ops.stack([x for _, x in feedback], axis=1)
     d_z_fed_back = d_z[:, given:]
@@ -201,7 +246,8 @@ def _lstm_gradient(d_states, steps, feedback, factors, recurrent_kernel, feedbac
         _sum_of_outer_products(x, d_z_fed_back),
         ops.sum(d_z_fed_back, axis=(0, 1)),
     )
-    return d_z[:, :given], d_factors, d_h, d_c, d_recurrent_kernel, *d_feedback_weights
+    before = d_z[:, :given], d_factors, d_h, d_c, d_recurrent_kernel, d_gate_bias
+    return *before, *d_feedback_weights
 
 
 def _affine(x, kernel, bias):

@@ -19,7 +19,7 @@ import numpy as np
 from keras import ops
 
 from model.affine_maps import AffineMap, MirroredMap, constant
-from model.core import ActionGatedLSTM, lstm_step
+from model.core import CANDIDATE, ActionGatedLSTM, lstm_step
 from model.predictor import FramePredictor, Imagination, State, decode_outputs
 
 # Matrices of all four gates that `Transitions` may read without being slower than `Imagination`:
@@ -67,12 +67,8 @@ class Transitions(keras.layers.Layer):
 
         weights = {name: float32(name) for name in CORE_WEIGHTS}
         gates = [slice(n * self.units, (n + 1) * self.units) for n in range(4)]
-        candidate = gates.pop(2)
-        gates_are_constant = not any(
-            weights[name][:, gate].any()
-            for name in ("kernel", "recurrent_kernel")
-            for gate in gates
-        )
+        candidate = gates.pop(CANDIDATE)
+        gates_are_constant = core.has_constant_gates()
         self.gates = None
         if gates_are_constant:
             self.gates = [

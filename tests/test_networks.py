@@ -154,12 +154,20 @@ def plain_core(core, inputs, actions, h, c):
 
 
 @pytest.mark.parametrize("given, time", [(1, 1), (4, 4), (1, 5), (3, 6)])
-def test_core_equals_the_plain_formulation_in_outputs_and_gradients(given, time):
+@pytest.mark.parametrize("held", [False, True])
+def test_core_equals_the_plain_formulation_in_outputs_and_gradients(given, time, held):
     keras.utils.set_random_seed(1)
     rng = np.random.default_rng(0)
     core = ActionGatedLSTM(num_actions=3, units=5)
     core.build((None, None, 5))
     core.action_bias.assign(rng.normal(1, 0.3, 5))
+    core.bias.assign(rng.normal(size=20))
+    candidate = np.arange(20) // 5 == 2
+    if held:
+        for kernel in (core.kernel, core.recurrent_kernel):
+            kernel.assign(kernel * candidate)
+    core.hold_gates()
+    assert core.gates_are_held == held
     inputs = ops.convert_to_tensor(rng.normal(size=(2, given, 5)).astype("float32"))
     h, c = (ops.convert_to_tensor(rng.normal(size=(2, 5)).astype("float32")) for _ in range(2))
     actions = rng.integers(0, 3, (2, time))
@@ -178,7 +186,11 @@ def test_core_equals_the_plain_formulation_in_outputs_and_gradients(given, time)
     )
     np.testing.assert_allclose(fused, plain, rtol=1e-5)
     assert len(fused_gradients) == len(core.weights) + 3
-    for ours, expected in zip(fused_gradients, plain_gradients, strict=True):
+    for weight, ours, expected in zip(
+        [*core.weights, None, None, None], fused_gradients, plain_gradients, strict=True
+    ):
+        if held and weight is not None and weight.shape == (5, 20):
+            expected *= candidate  # the gates' kernels stay as they are
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -42,6 +42,7 @@ from .interrupts import heed_interrupts
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
+CANDIDATE = slice(64, 96)  # columns of the tiny LSTM's kernels
 SCRIPTS = [
     f"{variant}_seq_{stage}"
     for variant in ("paper", "compress")
@@ -193,6 +194,12 @@ def test_all_scripts_in_sequence(curriculum, variant):
         # After 20 steps of validation play, 21 frames, there is nothing to look ahead to.
         assert config["training"]["horizon"] == min(stage.horizon, 11)
         assert set(config["results"]["horizons"]) >= {"1", "3", "5", "10"}
+        gates = [value for value in weights(path).values() if value.shape == (32, 128)]
+        # Pretraining leaves the gates constant, and so do the steps after it.
+        assert len(gates) == 2 and not any(np.delete(gate, CANDIDATE, 1).any() for gate in gates)
+        if previous:
+            before = [value for value in weights(previous).values() if value.shape == (32, 128)]
+            assert any((one != other).any() for one, other in zip(gates, before, strict=True))
         previous = path
 
 

@@ -100,6 +100,7 @@ class Checkpoint:
             config.model, config.variant, len(config.action_meanings), precision=precision
         )
         load_weights(predictor.network, self.directory)
+        predictor.network.core.hold_gates()
         if reason := self.superseded():
             print(f"note: {reason}", file=sys.stderr)
         return predictor

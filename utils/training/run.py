@@ -83,6 +83,7 @@ class Run:
         watch = self._begin_watching() if devices.first else None
         if self._pretrains:
             self._pretrain(watch)
+        self.model.network.core.hold_gates()  # as pretraining has left them
         if self._starts_trained and state.best is None:
             self._note_best(self._validate(validation)["loss"])
         if watch and not self.training.max_steps:
