@@ -80,6 +80,7 @@ def test_the_agent_takes_what_the_model_rewards(model):
     assert np.mean(np.array(rewards)[of_it]) > np.mean(np.array(rewards)[~of_it]) + 0.05
 
 
+@pytest.mark.thorough
 def test_the_same_seed_plays_alike_and_plans_are_forgotten(model):
     def played(seed, forget=False):
         twin, agent = TwinGame([model]), Agent(3, seed)

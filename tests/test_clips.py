@@ -22,6 +22,7 @@ def data(tmp_path_factory):
     return record("space_invaders", "random", 300, 1, tmp_path_factory.mktemp("data"), 1, False)
 
 
+@pytest.mark.thorough
 def test_a_clip_shows_real_frames_and_then_imagined_ones(data, tmp_path):
     meanings = Dataset(data).action_meanings
     checkpoints = [

@@ -29,6 +29,8 @@ from .interrupts import heed_interrupts, wait_until
 
 pytestmark = pytest.mark.slow
 
+SHAPES = [(84, 84, 1), pytest.param((210, 160, 3), marks=pytest.mark.thorough)]
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -104,7 +106,7 @@ def test_a_game_over_in_one_future_leaves_the_others_and_the_recording_as_they_a
     assert (directory / CONTROLLED).stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("shape", [(84, 84, 1), (210, 160, 3)])
+@pytest.mark.parametrize("shape", SHAPES)
 def test_windows_tell_of_the_frames_they_yield(directory, shape):
     find_controlled(directory, progress=False)
     found = pixels_of(directory)
@@ -213,7 +215,7 @@ def test_what_is_stopped_leaves_nothing_under_its_name_and_can_be_repeated(tmp_p
     assert not partials_in(directory)
 
 
-@pytest.mark.parametrize("shape", [(84, 84, 1), (210, 160, 3)])
+@pytest.mark.parametrize("shape", SHAPES)
 def test_pixels_far_ahead_are_those_that_differ_under_other_actions(directory, shape):
     dataset = Dataset(directory)
     starts, horizons = [(0, 90), (0, 20)], [1, 12]

@@ -126,7 +126,7 @@ def test_random_actions_have_a_truth_too(checkpoint, tmp_path, monkeypatch):
     assert len(frames) == 5 and frames.shape[2] == 3 * (SIDE + GAP) - GAP
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_several_actions_stand_side_by_side(data, checkpoint, tmp_path, monkeypatch):
     flags = [f"--checkpoint={checkpoint}", f"--video={tmp_path / 'three.gif'}"]
     flags += ["--actions=UP*6", "--actions=DOWN*6", "--actions=NOOP*3,UP*3"]

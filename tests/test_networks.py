@@ -29,6 +29,7 @@ def test_number_of_parameters(networks, name, parameters):
     assert networks[name].count_params() == parameters
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", USERS_PRESETS)
 def test_encoded_and_decoded_shapes_are_the_presets(networks, name):
     network, shape = networks[name], PRESETS[name].frame_shape

@@ -385,6 +385,7 @@ def test_training_refuses_other_spaces_before_it_begins(tmp_path, monkeypatch, c
     assert not list((tmp_path / "trained").rglob("*.h5"))
 
 
+@pytest.mark.thorough
 def test_the_observation_key_is_kept_in_the_checkpoint(tmp_path, monkeypatch, capsys):
     space = spaces.Dict({"front": IMAGE, "map": box(40, 36)})
     directory = record(tmp_path, monkeypatch, Painter(space))

@@ -186,6 +186,7 @@ def compare(checkpoint, **changes):
     compare_simulators(ComparisonSettings(checkpoint, **{**settings, **changes}))
 
 
+@pytest.mark.thorough
 def test_three_simulators_compared(checkpoint, tmp_path, capsys):
     output, film = tmp_path / "results.json", tmp_path / "play.gif"
     compare(checkpoint, simulators=SIMULATORS, json=output, video=film)

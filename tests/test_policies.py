@@ -64,7 +64,13 @@ def test_persistent_policy_lets_go_at_reset(ms_pacman):
     assert abs(repeats - 1 / 9) < 0.04
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.thorough) if name in ("lookahead", "skilled") else name
+        for name in POLICIES
+    ],
+)
 def test_same_seed_same_actions(name, ms_pacman):
     def play(seed):
         return actions_of(POLICIES[name](ms_pacman, np.random.default_rng(seed)), 30).tolist()

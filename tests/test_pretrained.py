@@ -143,6 +143,7 @@ def test_what_is_shipped_is_small_says_how_it_was_made_and_is_made_alike_again(
     assert np.abs(ratios - 1).max() < 0.1
 
 
+@pytest.mark.thorough
 def test_later_uses_find_it_and_new_weights_replace_it(shipped, variant, capsys):
     directory = pretrained_checkpoint("Freeway", variant)
     assert "computing the network" in capsys.readouterr().out
@@ -158,6 +159,7 @@ def test_later_uses_find_it_and_new_weights_replace_it(shipped, variant, capsys)
     assert weights.stat().st_mtime_ns != before
 
 
+@pytest.mark.thorough
 def test_the_play_that_is_recorded_again_is_the_same(shipped, trained, variant):
     config = Checkpoint(pretrained_checkpoint("freeway", variant)).config
     ours, theirs = Path(config.data["test"]), trained / config.data["test"]
@@ -209,6 +211,7 @@ def test_a_stage_starts_from_it(shipped, variant, capsys):
     np.testing.assert_allclose(*kernels, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_pretraining_goes_on_from_it(shipped, variant, capsys):
     script = SCRIPTS[variant].replace("seq_1", "seq_5")
     run(shipped, script, "--pretrained", "--pretraining_steps=4", "--max_steps=0")

@@ -234,14 +234,12 @@ def test_tensorboard_shows_all_that_is_promised(curriculum):
     assert int(width) > 3 * 12 < int(height)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("model", "variant"),
     # Both presets and both beginnings; what comes after them tiny networks go through, for a tenth
     # of the time.
-    [
-        ("lstm_84x84x1", "compress"),
-        pytest.param("lstm_210x160x3", "paper", marks=pytest.mark.thorough),
-    ],
+    [("lstm_84x84x1", "compress"), ("lstm_210x160x3", "paper")],
 )
 def test_the_users_presets_train_from_the_command_line(tmp_path, model, variant):
     # Held-out play for a few steps: rolling these out takes most of the time.
@@ -362,6 +360,7 @@ def test_without_pretraining_to_go_on_with_a_stage_trains_without(flags, trained
     assert f"{path} is finished" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_a_stage_may_pretrain_and_train_no_further(flags, tmp_path, capsys):
     flags += ["--pretraining_steps=8", "--max_steps=0"]
     run("paper_seq_1_train", *flags)
@@ -713,7 +712,8 @@ def test_a_run_goes_on_with_the_flags_it_began_with_alone(flags, tmp_path, capsy
     assert "received one of another version" in error
 
 
-@pytest.mark.parametrize("pretraining_steps", [0, pytest.param(4000, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("pretraining_steps", [0, 4000])
 def test_damaged_files_of_an_interrupted_run_are_refused(
     flags, tmp_path, pretraining_steps, capsys
 ):
@@ -810,8 +810,7 @@ def test_video_of_a_checkpoint(flags, trained, tmp_path, monkeypatch, capsys):
 
 
 def test_evaluation_of_checkpoints(flags, trained, tmp_path, monkeypatch, capsys):
-    run("paper_seq_1_train", *flags)
-    checkpoints = [trained, directory(tmp_path, "paper_seq_1")]
+    checkpoints = [trained, Path(shutil.copytree(trained, tmp_path / "another"))]
     output, plot = tmp_path / "results.json", tmp_path / "results.png"
 
     def evaluate_by(*more):
@@ -895,6 +894,7 @@ def test_a_missing_previous_stage_is_named_with_its_command(flags, capsys):
     assert "python paper_seq_5_train.py --atari_game=ms_pacman --model=tiny" in error
 
 
+@pytest.mark.thorough
 def test_other_data_than_the_stage_before_had_has_to_be_asked_for(flags, trained, tmp_path, capsys):
     error = fails(capsys, "compress_seq_3_train", *flags, "--policy=lookahead")
     assert "random-200-seed1-v2" in error
@@ -909,6 +909,7 @@ def test_other_data_than_the_stage_before_had_has_to_be_asked_for(flags, trained
     assert error.endswith("--num_training_frames=200 --policy=lookahead")
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_read_in_the_middle_of_training_is_one_clear_message(
     flags, tmp_path, capsys
 ):

@@ -68,16 +68,21 @@ def checkpoint(tmp_path_factory):
     [
         # Each comes as far as to import Keras, and ends with what it then misses.
         [STAGES[0], "--training_data=/nowhere", "--batch_size=1"],
-        ["evaluate.py", "--dataset=/nowhere", "--checkpoint"],
-        ["generate_video.py", "--dataset=/nowhere", "--video=clip.gif", "--checkpoint"],
-        [
-            "plan.py",
-            "--num_episodes=1",
-            "--max_episode_steps=1",
-            "--simulator=none",
-            "--checkpoint",
-        ],
         ["play.py", "--port=99999", "--checkpoint"],
+        *(
+            pytest.param(command, marks=pytest.mark.thorough)
+            for command in (
+                ["evaluate.py", "--dataset=/nowhere", "--checkpoint"],
+                ["generate_video.py", "--dataset=/nowhere", "--video=clip.gif", "--checkpoint"],
+                [
+                    "plan.py",
+                    "--num_episodes=1",
+                    "--max_episode_steps=1",
+                    "--simulator=none",
+                    "--checkpoint",
+                ],
+            )
+        ),
     ],
     ids=lambda command: command[0],
 )
