@@ -114,6 +114,7 @@ def alone(flags, path):
     return trained(path)
 
 
+@pytest.mark.thorough
 def test_two_devices_learn_what_one_does(flags, tmp_path):
     flags.append("--max_steps=8")
     more = ["--distribute", f"--train_dir={tmp_path / 'devices'}"]

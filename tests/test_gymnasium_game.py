@@ -242,6 +242,7 @@ def test_a_stage_trains_on_it_and_the_real_game_is_the_environment(
     assert "looks ahead in the Atari emulator" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_planning_in_the_model_plays_the_environment(walker_sets, tmp_path, monkeypatch, capsys):
     environment = Environment(WALKER, {"limit": 40})
     directory = write_checkpoint(

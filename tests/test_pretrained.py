@@ -191,6 +191,7 @@ def test_every_tool_takes_it(shipped, variant, monkeypatch, capsys):
     assert games.reset(seed=0)[0].shape == (2, 12, 12, 1)
 
 
+@pytest.mark.thorough
 def test_a_stage_starts_from_it(shipped, variant, capsys):
     # A first stage, and one that otherwise starts from the stage before.
     script = {"paper": "paper_seq_1_train", "compression": "compress_seq_3_train"}[variant]

@@ -155,7 +155,9 @@ def test_after_the_handover_old_frames_leave_no_trace(preset):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["tiny_wider", "tiny_wider_one"])
+@pytest.mark.parametrize(
+    "preset", ["tiny_wider", pytest.param("tiny_wider_one", marks=pytest.mark.thorough)]
+)
 def test_after_the_handover_the_lstm_steps_as_the_linear_dynamics_do(preset):
     whole = predictor("compression", preset, reward_weight=0.02)
     pretraining = with_motion(LinearDynamics(whole.network))

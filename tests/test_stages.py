@@ -563,6 +563,7 @@ def test_later_stages_say_that_one_before_them_was_trained_again(flags, trained,
     assert note in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_training_stops_when_validation_has_stopped_improving(flags, tmp_path):
     flags = [flag for flag in flags if "max_steps" not in flag]
     run("compress_seq_1_train", *flags, "--patience=2", "--learning_rate=1e-30")
@@ -649,7 +650,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
     # All by new processes, as on the command line: oneDNN may round a last bit otherwise in one
     # that has computed other things before. The first phase of pretraining holds an epoch, and with
     # it the first saving.
-    flags[-2:] = ["--max_steps=40", "--pretraining_steps=50"]
+    flags[-2:] = ["--max_steps=20", "--pretraining_steps=30"]
     more = ["--overwrite"]
     for of, with_signal in stops:
         for _ in range(3):
@@ -658,7 +659,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
             if code:
                 path = directory(tmp_path) / "resume" / "state.json"
                 state = json.loads(path.read_text())["state"]
-                if state["step"] < (40 if of == "step" else 1):
+                if state["step"] < (20 if of == "step" else 1):
                     break
             # Python drops an interrupt that meets a destructor, and the run has gone on.
             more = ["--overwrite"]
@@ -668,7 +669,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
             assert code == 130
             assert f"with the same flags{' but for --overwrite' if more else ''} " in errors
         assert state[of] > 0
-        assert state["step"] < (40 if of == "step" else 1)
+        assert state["step"] < (20 if of == "step" else 1)
         more = []
     finish(start(flags))
     resumed = re.findall("going on after step [1-9][0-9]*(.*)\n", capfd.readouterr().out)
@@ -684,7 +685,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(
         for path in (tmp_path, other)
     ]
     assert losses[0] == losses[1]
-    assert len(losses[0]) == 20
+    assert len(losses[0]) == 10
 
 
 def test_a_run_goes_on_with_the_flags_it_began_with_alone(flags, tmp_path, capsys):

@@ -55,6 +55,7 @@ def tensorboard(directory):
         process.stderr.close()
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not CHROMIUM, reason="there is no chromium: apt-get install chromium")
 def test_tensorboard_shows_errors_and_moving_roll_outs(logs):
     from playwright.sync_api import sync_playwright
