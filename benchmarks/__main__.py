@@ -169,10 +169,14 @@ def measure_and_print(
         about = {"made": made(data=1), "limits": limits}
         if limits["device"]:
             about["made"]["machine"] = f"{limits['device']}, {about['made']['machine']}"
+        rates = ", ".join(
+            f"{limits[name] / 1e9:.0f} GFLOP/s in {name}"
+            for name in ("bfloat16", "float32")
+            if name in limits
+        )
         print(
-            f"{about['made']['machine']}, {about['made']['date']}: "
-            f"{limits['bfloat16'] / 1e9:.0f} GFLOP/s bfloat16, "
-            f"{limits['float32'] / 1e9:.0f} float32, {limits['bandwidth'] / 1e9:.0f} GB/s\n"
+            f"{about['made']['machine']}, {about['made']['date']}: {rates}, "
+            f"{limits['bandwidth'] / 1e9:.0f} GB/s\n"
         )
         heads = f"{'work':62} {'ours':>10} {'peer':>10} {'ratio':>6} {'limit':>6}  peer is"
         print(heads, flush=True)
