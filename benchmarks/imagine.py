@@ -29,9 +29,8 @@ def hand_over(model: str, variant: str, data: str) -> dict:
     from utils.checkpoint import save_weights
 
     predictor, windows = model_and_windows(model, variant, 1, data)
-    few = mock.patch.multiple(small_weights, SAMPLES=FEW, SAMPLES_WITH_STEPS=FEW)
-    with few:
-        pretraining = KINDS[variant](predictor.network)
+    pretraining = KINDS[variant](predictor.network)
+    with mock.patch.multiple(small_weights, SAMPLES=FEW, SAMPLES_WITH_STEPS=FEW):
         small_weights.hand_over(predictor.network, pretraining, windows.dataset, 0)
     directory = Path(data).parent / f"handed_over_{model}_{variant}"
     directory.mkdir(exist_ok=True)

@@ -39,9 +39,8 @@ class ActionGatedLSTM(keras.layers.Layer):
 
     def has_constant_gates(self) -> bool:
         """Whether the kernels of the input, forget and output gate are 0."""
-        of_gates = np.arange(4 * self.units) // self.units != CANDIDATE
-        kernels = self.kernel, self.recurrent_kernel
-        return not any(ops.convert_to_numpy(kernel)[:, of_gates].any() for kernel in kernels)
+        kernels = map(ops.convert_to_numpy, (self.kernel, self.recurrent_kernel))
+        return not any(np.delete(kernel, self.candidate, axis=1).any() for kernel in kernels)
 
     def hold_gates(self) -> None:
         """Keeps constant gates as they are. To be called before compilation."""
@@ -89,7 +88,7 @@ class ActionGatedLSTM(keras.layers.Layer):
             return ops.copy(ops.convert_to_tensor(weight, dtype))
 
         def computed(weight):
-            return weight[..., self._candidate] if self.gates_are_held else weight
+            return weight[..., self.candidate] if self.gates_are_held else weight
 
         input_kernel, input_bias = cast(self.input_kernel), cast(self.input_bias)
         kernel, bias = cast(computed(self.kernel)), cast(computed(self.bias))
@@ -104,7 +103,8 @@ class ActionGatedLSTM(keras.layers.Layer):
         return states[..., : self.units], states[..., self.units :]
 
     @property
-    def _candidate(self):
+    def candidate(self) -> slice:
+        """The candidate's columns in the kernels and the bias of all gates."""
         return slice(CANDIDATE * self.units, (CANDIDATE + 1) * self.units)
 
 

@@ -189,7 +189,7 @@ def _assign_motion(core, gain, plus, minus, pretraining, components, std):
     *matrix, constant = affine_map(motion, pretraining.feature_shape, components, std)
     matrix = gain * np.array(matrix) / PREVIOUS_SUM
     recurrent_kernel, bias = _values(core.recurrent_kernel, core.bias)
-    candidate = 2 * core.units
+    candidate = core.candidate.start
     for units, sign in ((plus, 1), (minus, -1)):
         columns = slice(candidate + units.start, candidate + units.stop)
         recurrent_kernel[plus, columns] += sign * matrix
@@ -293,7 +293,7 @@ def _assign_lstm(core: ActionGatedLSTM, input_kernel, input_bias, candidate, can
     core.input_kernel.assign(input_kernel)
     core.input_bias.assign(input_bias)
     kernel, recurrent_kernel = np.zeros((2, units, 4 * units))
-    columns = slice(2 * units, 3 * units)  # the candidate's among the four gates
+    columns = core.candidate
     kernel[:, columns] = gain * candidate
     recurrent_kernel[:, columns] = -forget_gate / open_gate**2 * np.eye(units)
     core.kernel.assign(kernel)

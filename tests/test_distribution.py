@@ -116,11 +116,11 @@ def alone(flags, path):
 
 @pytest.mark.thorough
 def test_two_devices_learn_what_one_does(flags, tmp_path):
-    flags.append("--max_steps=8")
+    flags.append("--max_steps=24")
     more = ["--distribute", f"--train_dir={tmp_path / 'devices'}"]
     finish(start(*flags, *more, XLA_FLAGS="--xla_force_host_platform_device_count=2"))
     devices = trained(tmp_path / "devices")
-    assert len(devices[0]) == 2
+    assert len(devices[0]) == 6
     assert_same(devices, alone(flags, tmp_path / "alone"))
 
 

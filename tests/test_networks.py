@@ -195,8 +195,10 @@ def test_core_equals_the_plain_formulation_in_outputs_and_gradients(given, time,
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_encoding_in_pieces_equals_encoding_at_once():
-    network = Network("tiny", num_actions=6)
+def test_encoding_in_pieces_equals_encoding_at_once(monkeypatch):
+    # A stack that reaches beyond the first piece.
+    monkeypatch.setitem(PRESETS, "tiny_four", PRESETS["tiny"]._replace(stack=4))
+    network = Network("tiny_four", num_actions=6)
     frames = np.random.default_rng(0).normal(size=(1, 6, 12, 12, 1)).astype("float32")
     whole, _ = network.encode(frames)
     first, recent = network.encode(frames[:, :2])

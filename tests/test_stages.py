@@ -811,7 +811,8 @@ def test_video_of_a_checkpoint(flags, trained, tmp_path, monkeypatch, capsys):
 
 
 def test_evaluation_of_checkpoints(flags, trained, tmp_path, monkeypatch, capsys):
-    checkpoints = [trained, Path(shutil.copytree(trained, tmp_path / "another"))]
+    run("paper_seq_1_train", *flags)
+    checkpoints = [trained, directory(tmp_path, "paper_seq_1")]
     output, plot = tmp_path / "results.json", tmp_path / "results.png"
 
     def evaluate_by(*more):
