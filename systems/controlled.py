@@ -31,55 +31,19 @@ from tqdm import tqdm
 from zlib_ng import zlib_ng
 
 from systems.arguments import Parser, add_dataset, add_num_workers
-from systems.atari import MAX_POOLED_FRAMES, AtariGame, Moment
+from systems.atari import AtariGame, Moment
 from systems.dataset import CONTROLLED, Dataset
 from systems.episodes import ZLIB_LEVEL
 from systems.errors import InputError, exit_on_input_error, say
 from systems.files import refusals_explained, sync, workspace
 from systems.metadata import directory_of_files
 from systems.record import DEFAULT_NUM_WORKERS
+from systems.replay import recorded_screen, replaying_game, why_not_replayable
 from systems.workers import answers, parent, require_parent
 
 STEPS = 10  # length of a future
 INTERVAL = 5  # steps between the moments at which futures begin
 ALTERNATIVES = 2  # futures from each moment; each holds another action throughout
-
-
-def why_not_replayable(metadata: dict, frame_shape: tuple[int, ...]) -> str | None:
-    """Returns why a data set's actions do not lead to its frames again; None if they do.
-
-    Args:
-        metadata: `Dataset.metadata`.
-        frame_shape: `Dataset.frame_shape`.
-    """
-    needed = ("game", "frame_skip", "max_episode_frames", "action_meanings")
-    needed += ("pooled_frames", "repeat_action_probability")
-    if environment := metadata.get("environment"):
-        return f"{environment['id']} cannot be set back to a moment as the Atari emulator can"
-    missing = [key for key in needed if key not in metadata]
-    if missing:
-        return f"metadata.json has no {', '.join(missing)}"
-    if metadata["repeat_action_probability"]:
-        return f"repeat_action_probability is {metadata['repeat_action_probability']}"
-    if metadata["pooled_frames"] > MAX_POOLED_FRAMES:
-        return f"pooled_frames is {metadata['pooled_frames']}"
-    if len(frame_shape) != 2:
-        return "its frames are not palette indices"
-    if tuple(metadata["action_meanings"]) != replaying_game(metadata).action_meanings:
-        return "its actions are not those of the game"
-    return None
-
-
-def replaying_game(metadata: dict) -> AtariGame:
-    """Returns the game as it was set when the data set was recorded, at an episode's start."""
-    return AtariGame(
-        metadata["game"],
-        frame_skip=metadata["frame_skip"],
-        max_episode_frames=metadata["max_episode_frames"],
-        pooled_frames=metadata["pooled_frames"],
-        mode=metadata.get("mode", 0),
-        difficulty=metadata.get("difficulty", 0),
-    )
 
 
 def future_screens(game: AtariGame, start: Moment, actions: Iterable[int]) -> Iterator[np.ndarray]:
@@ -192,15 +156,10 @@ def serve_controlled_pixels() -> None:
             game.start(dataset.no_ops[episode])
             bits = controlled_bits(game, dataset.actions[episode], connection)
             answer = None
-            if bits is not None and np.array_equal(game.screen(), _last_frame(dataset, episode)):
+            last = recorded_screen(dataset, episode)
+            if bits is not None and np.array_equal(game.screen(), last):
                 answer = bits.shape[1:], [zlib_ng.compress(frame, ZLIB_LEVEL) for frame in bits]
             connection.send(answer)
-
-
-def _last_frame(dataset, episode):
-    # Palette indices of the size that is asked for are returned as they are stored.
-    as_stored = (*dataset.frame_shape, 3)
-    return dataset.read(episode, int(dataset.lengths[episode]), 1, as_stored)["frames"][0]
 
 
 def controlled_bits(

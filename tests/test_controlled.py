@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 
 from systems.atari import AtariGame
-from systems.controlled import controlled_bits, find_controlled, main, why_not_replayable
+from systems.controlled import controlled_bits, find_controlled, main
 from systems.controlled_futures import controlled_pixels
 from systems.dataset import CONTROLLED, Dataset
 from systems.errors import InputError
 from systems.files import PARTIAL
 from systems.policies import PersistentPolicy
 from systems.record import record
+from systems.replay import why_not_replayable
 from systems.windows import Windows, WindowSpec
 
 from .interrupts import heed_interrupts, wait_until

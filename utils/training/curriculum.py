@@ -10,11 +10,12 @@ from pathlib import Path
 
 import keras
 
-from systems.controlled import find_controlled, why_not_replayable
+from systems.controlled import find_controlled
 from systems.dataset import CONTROLLED, Dataset, find_dataset
 from systems.errors import InputError, exit_on_input_error, say
 from systems.files import remove
 from systems.record import record
+from systems.replay import why_not_replayable
 from utils.checkpoint import (
     WEIGHTS,
     Checkpoint,

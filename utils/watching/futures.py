@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from systems.controlled import replaying_game, why_not_replayable
 from systems.dataset import Dataset
 from systems.errors import InputError
+from systems.replay import NotReplayed, replayed, why_not_replayable
 
 
 def actions_of(text: str, meanings: Sequence[str]) -> np.ndarray:
@@ -59,16 +59,11 @@ class RealGame:
         reason = why_not_replayable(dataset.metadata, dataset.frame_shape)
         if reason:
             raise _not_replayable(dataset, reason)
-        self._game, self._shape = replaying_game(dataset.metadata), shape
-        self._game.start(dataset.no_ops[episode])
-        for action in dataset.actions[episode][:frame]:
-            if self._over():
-                break
-            self._game.step(int(action))
-        recorded = dataset.read(episode, frame, 1, shape)["frames"]
-        if not np.array_equal(dataset.fit(self._game.screen()[None], shape), recorded):
-            raise _not_replayable(dataset, "its actions lead elsewhere in this emulator")
-        self._start = self._game.clone_state()
+        try:
+            ((_, self._game),) = replayed(dataset, [(episode, frame)])
+        except NotReplayed as error:
+            raise _not_replayable(dataset, str(error)) from error
+        self._start, self._shape = self._game.clone_state(), shape
 
     def play(self, actions: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Plays from the moment on, until the actions or the game end.
