@@ -3,7 +3,8 @@
 # for full frames); the same command goes on where it was stopped. make test: lint and tests.
 # make test-fast: lint and the quick ones. make test-all: lint and all of them. make agent
 # GAME=freeway: an agent that learns in the compressed game. make agent-again: one round more, with
-# what it has played. All make their own virtual environment first.
+# what it has played. make agent-emulator: the same agent in the real game, to compare with. All make
+# their own virtual environment first.
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -35,7 +36,7 @@ PYTEST_ON_JAX = JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax $(PYTEST)
 ON_JAX = $(addprefix tests/test_,networks.py optimizer.py fast_imagination.py)
 MORE_ON_JAX = $(addprefix tests/test_,pretraining.py predictor.py)
 
-.PHONY: lint test test-all test-fast demo train agent agent-again results recall full-frames play clips figures $(RESULTS) pretrained $(SHIPPED) lunar_lander doom clean
+.PHONY: lint test test-all test-fast demo train agent agent-again agent-emulator results recall full-frames play clips figures $(RESULTS) pretrained $(SHIPPED) lunar_lander doom clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -107,6 +108,12 @@ agent-again: agent
 	$(BIN)/python train_agent.py --checkpoint=checkpoints/round-2/$(GAME)/$(MODEL)/compress_seq_5_reward
 	$(BIN)/python evaluate_agent.py --json=docs/results/agent_$(GAME)_again.json \
 		--agent=checkpoints/round-2/$(GAME)/$(MODEL)/agent_compress_seq_5_reward
+
+# The same agent from the same starts, but the emulator plays: as much as a perfect model would bring.
+EMULATOR_STEPS = 400000
+agent-emulator: .venv/installed
+	$(BIN)/python train_agent.py --pretrained=$(GAME) --simulator=emulator --steps=$(EMULATOR_STEPS)
+	$(BIN)/python evaluate_agent.py --agent=$(AGENT)_emulator --json=docs/results/agent_$(GAME)_emulator.json
 
 # What docs/results.md shows: some two hours a game on two cores. `make results-freeway` makes one game's.
 results: $(RESULTS) figures

@@ -4,6 +4,9 @@ The model is the world: 256 games at once begin at moments of recorded play and 
 as the compression variant imagines them. No frame is drawn. The agent sees the LSTM's output, and
 earns what the model predicts. evaluate_agent.py then plays the real game with it.
 
+--simulator=emulator trains the same agent in the real game, from the same starts, to compare with:
+so much would a perfect model bring.
+
 Stop it in any way, and the same command goes on.
 """
 
@@ -15,7 +18,7 @@ from systems.errors import (
     user_path,
     whole_number,
 )
-from utils.acting.ppo_config import PPOConfig
+from utils.acting.ppo_config import SIMULATORS, PPOConfig
 from utils.checkpoint_flags import add_checkpoint_arguments, checkpoint_directories
 from utils.start import import_keras, prepare
 
@@ -32,6 +35,7 @@ def main() -> None:
         from utils.acting.agent_training import AgentFlags, train
 
         names = ("steps", "num_envs", "horizon", "discount", "learning_rate", "seed", "num_starts")
+        names += ("simulator",)
         training = PPOConfig(**{name: getattr(args, name) for name in names})
         train(AgentFlags(checkpoint, training, args.agent, args.dataset, args.overwrite))
 
@@ -51,6 +55,7 @@ def parser() -> Parser:
     add_checkpoint_arguments(
         group, "a compress_*_reward stage's directory", several=False, default_variant="compression"
     )
+    add("--simulator", choices=SIMULATORS, default=PPOConfig.simulator, help="what plays the games")
     add_dataset(add, "real play that games begin from (default: the checkpoint's training set)")
     add("--num_starts", type=whole_number(1), default=PPOConfig.num_starts, help="moments of it")
     add = parser.add_argument_group("how").add_argument

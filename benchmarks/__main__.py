@@ -185,8 +185,8 @@ def measure_and_print(
             for row in COMPARISONS[section](rounds, data, limits):
                 rows.append(row)
                 print(_line(row), flush=True)
-        if output:
-            write_json(output, {**about, "rows": rows})
+                if output:  # after each row, so that an interruption loses none
+                    write_json(output, {**about, "rows": rows})
 
 
 def _line(row):

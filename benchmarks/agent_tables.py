@@ -18,8 +18,9 @@ ROUNDS = {"": "", "_again": ", one round more"}
 
 def agents() -> str:
     """A row for each game: what the agent earns in the real one, beside random play and SimPLe."""
-    heads = ["", "imagined steps", "minutes", "agent", "spread", "drawn actions", "random"]
-    heads += ["held at random", "best constant action", "SimPLe"]
+    heads = ["", "imagined steps", "minutes", "agent", "spread", "drawn actions"]
+    heads += ["learned in the emulator", "random", "held at random", "best constant action"]
+    heads += ["SimPLe"]
     rows, files = [], []
     for game, round_ in product(TITLES, ROUNDS):
         name = f"agent_{game}{round_}"
@@ -37,12 +38,23 @@ def agents() -> str:
                 f"{result['steps'] / result['steps_per_second'] / 60:.0f}",
                 f"{agent['mean']:,.1f} [{low:,.1f}, {high:,.1f}]",
                 f"{agent['spread']:,.1f}",
-                *(_mean(players, name) for name in ("drawn", "random", "persistent", "constant")),
+                _mean(players, "drawn"),
+                _in_the_emulator(game, files) if not round_ else "-",
+                *(_mean(players, name) for name in ("random", "persistent", "constant")),
                 f"{SIMPLE[game]:,.1f}" if game in SIMPLE else "-",
             ]
         )
     note = "Brackets: 95 % intervals of the mean over whole games. One training each."
     return markdown(heads, rows) + source(*files, note=note)
+
+
+def _in_the_emulator(game, files):
+    """What the same agent earns after it has learned in the real game; adds the file."""
+    name = f"agent_{game}_emulator"
+    if not (pages.RESULTS / f"{name}.json").exists():
+        return "-"
+    files.append(name)
+    return _mean(read(name)["players"], "agent")
 
 
 def _mean(players, name):

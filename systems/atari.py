@@ -331,7 +331,7 @@ class AtariGame:
         return Moment(self._ale.cloneState(include_rng=True), self._screen, self._earlier)
 
     def restore_state(self, moment: Moment) -> None:
-        """Goes back to a moment that this object's `clone_state` returned."""
+        """Goes back to a moment that `clone_state` of a game set like this one returned."""
         self._ale.restoreState(moment.emulator)
         self._screen, self._earlier = moment.screen, moment.earlier
 

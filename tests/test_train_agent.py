@@ -23,7 +23,8 @@ from systems.dataset import Dataset
 from systems.errors import InputError
 from systems.record import record
 from utils.acting import agent_files, agent_score
-from utils.acting.dream import Dream
+from utils.acting.dream import Dream, real_starts
+from utils.acting.emulated import EmulatedGames
 from utils.acting.ppo import PPO, advantages, survival
 from utils.acting.ppo_config import PPOConfig
 from utils.checkpoint import Checkpoint
@@ -127,10 +128,11 @@ def run(script, *flags):
 
 def test_dreams_begin_at_real_moments(checkpoint, data):
     predictor = Checkpoint(checkpoint).predictor()
-    dream = Dream(predictor, Dataset(data), 70, seed=0)  # more than are encoded at once
-    assert dream.starts.h.shape == (70, UNITS)
+    starts = real_starts(predictor, Dataset(data), 70, seed=0)  # more than are encoded at once
+    assert starts.state.h.shape == (70, UNITS) and len(starts.moments) == 70
+    dream = Dream(predictor, starts)
     state = dream.begin(5, np.random.default_rng(0))
-    assert all((row == dream.starts.h).all(axis=1).any() for row in state.h)
+    assert all((row == starts.state.h).all(axis=1).any() for row in state.h)
     after, rewards, ends = dream.step(state, np.array([0, 1, 2, 0, 1]))
     assert after.h.shape == (5, UNITS) and rewards.shape == ends.shape == (5,)
     # As the predictor itself imagines them.
@@ -140,11 +142,11 @@ def test_dreams_begin_at_real_moments(checkpoint, data):
 
 def test_a_dreams_starts_are_what_is_observed_up_to_there(checkpoint, data):
     dataset, predictor = Dataset(data), Checkpoint(checkpoint).predictor()
-    dream = Dream(predictor, dataset, 10_000, seed=0)
+    starts = real_starts(predictor, dataset, 10_000, seed=0)
     (count,) = dataset.lengths
     # Runs of 20 moments lie end to end, up to the last action. Each begins after a warm-up.
     runs = (count + 1 - predictor.warmup) // 20
-    assert len(dream.starts.h) == 20 * runs
+    assert len(starts.state.h) == len(starts.moments) == 20 * runs
     frames = dataset.read(0, 0, count + 1, predictor.preset.frame_shape)["frames"]
     actions = dataset.actions[0]
     for number in (0, 33, 20 * runs - 1):
@@ -155,8 +157,63 @@ def test_a_dreams_starts_are_what_is_observed_up_to_there(checkpoint, data):
                 seen = frames[None, first : last + 1], actions[None, first:last]
                 expected[last] = np.asarray(predictor.observe(*seen).h)[0]
         assert len(expected) == runs
-        nearest = min(expected, key=lambda t: np.abs(expected[t] - dream.starts.h[number]).max())
-        np.testing.assert_allclose(dream.starts.h[number], expected[nearest], atol=1e-4)
+        episode, now = starts.moments[number]
+        assert episode == 0
+        np.testing.assert_allclose(starts.state.h[number], expected[now], atol=1e-4)
+
+
+def test_the_emulator_goes_on_from_the_same_starts_as_recorded(checkpoint, data):
+    dataset, predictor = Dataset(data), Checkpoint(checkpoint).predictor()
+    starts = real_starts(predictor, dataset, 30, seed=0)
+    games = EmulatedGames(predictor, dataset, starts)
+    for seed in (0, 1):  # the games begin anew, as often as they are asked to
+        state = games.begin(6, np.random.default_rng(seed))
+        numbers = starts.drawn(6, np.random.default_rng(seed))[1]
+        moments = [starts.moments[number] for number in numbers]
+        for later in range(3):
+            actions = [dataset.actions[episode][now + later] for episode, now in moments]
+            state, rewards, ends = games.step(state, np.array(actions))
+            earned = [dataset.rewards[episode][now + later] for episode, now in moments]
+            assert rewards.tolist() == np.sign(earned).tolist() and not ends.any()
+        # The model has seen what was recorded.
+        for row, (episode, now) in enumerate(moments):
+            first, last = now + 1 - predictor.warmup, now + 3
+            frames = dataset.read(episode, first, last + 1 - first, predictor.preset.frame_shape)
+            seen = frames["frames"][None], dataset.actions[episode][None, first:last]
+            expected = np.asarray(predictor.observe(*seen).h)[0]
+            np.testing.assert_allclose(state.h[row], expected, atol=1e-4)
+
+
+def test_an_emulated_game_that_is_over_earns_no_more(checkpoint, data):
+    dataset, predictor = Dataset(data), Checkpoint(checkpoint).predictor()
+    # The game is cut off two steps after its last recorded one.
+    starts = real_starts(predictor, dataset, 10_000, seed=0)
+    last = max(starts.moments)
+    only = starts._replace(
+        state=State(*(part[[starts.moments.index(last)]] for part in starts.state)), moments=[last]
+    )
+    dataset.metadata["max_episode_frames"] = dataset.no_ops[0] + 4 * (last[1] + 2)
+    games = EmulatedGames(predictor, dataset, only)
+    state, ends = games.begin(2, np.random.default_rng(0)), []
+    for _ in range(4):
+        state, rewards, ended = games.step(state, np.array([0, 1]))
+        ends.append(ended.tolist())
+    assert ends == [[0, 0], [1, 1], [1, 1], [1, 1]] and not rewards.any()
+    dataset.metadata["repeat_action_probability"] = 0.25
+    with pytest.raises(InputError, match="expected a data set that the emulator can play again"):
+        EmulatedGames(predictor, dataset, only)
+
+
+def test_an_agent_can_learn_in_the_emulator(checkpoint, tmp_path, capsys):
+    run(train_agent, "--checkpoint", checkpoint, *FLAGS, "--simulator=emulator")
+    directory = checkpoint.parent / "agent_compress_seq_5_reward_emulator"
+    assert "freeway: an agent learns in the emulator" in capsys.readouterr().out
+    score = tmp_path / "score.json"
+    flags = ["--num_episodes=1", "--max_episode_steps=5", f"--json={score}"]
+    run(evaluate_agent, f"--agent={directory}", *flags)
+    assert json.loads(score.read_text())["simulator"] == "emulator"
+    told = refused(capsys, train_agent, "--checkpoint", checkpoint, *FLAGS, "--agent", directory)
+    assert "expected --simulator=emulator" in told and "received compressed" in told
 
 
 def test_few_starts_lie_far_apart(checkpoint, data):
@@ -165,7 +222,7 @@ def test_few_starts_lie_far_apart(checkpoint, data):
     frames = dataset.read(0, 0, count + 1, predictor.preset.frame_shape)["frames"]
     seen = np.arange(count - warmup)[:, None] + np.arange(warmup)
     known = np.asarray(predictor.observe(frames[seen], dataset.actions[0][seen[:, :-1]]).h)
-    starts = Dream(predictor, dataset, 10, seed=0).starts.h
+    starts = real_starts(predictor, dataset, 10, seed=0).state.h
     times = [int(np.abs(known - start).max(axis=1).argmin()) for start in starts]
     assert len(times) == 10 and np.ptp(times) > count / 2
 

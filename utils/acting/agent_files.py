@@ -44,9 +44,15 @@ class AgentConfig:
     version: int = VERSION
 
 
-def agent_directory(checkpoint: Checkpoint) -> Path:
-    """Where a checkpoint's agent lies unless the user says otherwise."""
-    return checkpoint.directory.parent / f"agent_{checkpoint.directory.name}"
+def agent_directory(checkpoint: Checkpoint, simulator: str = "compressed") -> Path:
+    """Where a checkpoint's agent lies unless the user says otherwise.
+
+    Args:
+        checkpoint: the agent's.
+        simulator: in which it learns, one of `ppo_config.SIMULATORS`.
+    """
+    ending = "" if simulator == "compressed" else f"_{simulator}"
+    return checkpoint.directory.parent / f"agent_{checkpoint.directory.name}{ending}"
 
 
 def network(checkpoint: Checkpoint, entropy_weight: float = 0.0) -> ActorCritic:

@@ -69,6 +69,7 @@ def score(
         "agent": str(directory),
         "checkpoint": agent.config.checkpoint,
         "game": config.game,
+        "simulator": training.simulator,
         "steps": training.num_updates * training.steps_per_update,
         "steps_per_second": agent.config.steps_per_second,
         "imagined_return": agent.config.imagined_return,

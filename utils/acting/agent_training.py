@@ -1,4 +1,4 @@
-"""Trains an agent in a checkpoint's imagination: what `train_agent.py` does."""
+"""Trains an agent, usually in a checkpoint's imagination: what `train_agent.py` does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from systems.errors import InputError, say
 from systems.provenance import made
 from utils.acting import agent_files
 from utils.acting.agent_files import AgentConfig
-from utils.acting.dream import Dream
+from utils.acting.dream import Dream, real_starts
+from utils.acting.emulated import EmulatedGames
 from utils.acting.ppo import PPO
 from utils.acting.ppo_config import PPOConfig
 from utils.checkpoint import Checkpoint, digest, training_in
@@ -53,7 +54,7 @@ def train(flags: AgentFlags) -> None:
             f"received {flags.checkpoint}, of {checkpoint.config.variant}. Leave --variant out, or "
             "train that variant."
         )
-    directory = flags.agent or agent_files.agent_directory(checkpoint)
+    directory = flags.agent or agent_files.agent_directory(checkpoint, flags.training.simulator)
     dataset = checkpoint.test_data(flags.dataset or _usual_play(checkpoint))
     config = AgentConfig(
         str(checkpoint.directory),
@@ -72,7 +73,8 @@ def train(flags: AgentFlags) -> None:
             agent_files.require_alike(config, agent.config, directory)
             say(f"{directory} is trained; --overwrite trains it again")
             return
-        say(f"{checkpoint.config.game}: an agent learns in {checkpoint.directory}")
+        place = "the emulator" if flags.training.simulator == "emulator" else checkpoint.directory
+        say(f"{checkpoint.config.game}: an agent learns in {place}")
         _train(directory, checkpoint, dataset, config)
     say(f"wrote {directory}\nnext: python evaluate_agent.py --agent {directory}")
 
@@ -86,12 +88,15 @@ def _usual_play(checkpoint):
 def _train(directory, checkpoint, dataset, config):
     training = config.training
     keras.utils.set_random_seed(training.seed)
-    dream = Dream(
-        checkpoint.predictor(precision="auto"), dataset, training.num_starts, training.seed
-    )
+    predictor = checkpoint.predictor(precision="auto")
+    starts = real_starts(predictor, dataset, training.num_starts, training.seed)
+    if training.simulator == "emulator":
+        games = EmulatedGames(predictor, dataset, starts)
+    else:
+        games = Dream(predictor, starts)
     agent = agent_files.network(checkpoint, training.entropy_weight)
-    agent.adapt(dream.starts.h)
-    ppo = PPO(dream, agent, config.training)
+    agent.adapt(starts.state.h)
+    ppo = PPO(games, agent, config.training)
     done = agent_files.restore(directory, ppo, config)
     if done:
         say(f"going on after update {done}")

@@ -6,6 +6,8 @@ moment of real play, and last as many steps.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from tqdm import tqdm
 
@@ -19,36 +21,62 @@ NUM_RUNS = 100  # at least, or few starts would all be alike
 RUNS_AT_ONCE = 8  # encoded as one batch
 
 
+class Starts(NamedTuple):
+    """Moments of recorded play, as the model has observed them.
+
+    Attributes:
+        state: `State` with one row for each.
+        moments: episode and frame of each.
+    """
+
+    state: State
+    moments: list[tuple[int, int]]
+
+    def drawn(self, games: int, rng: np.random.Generator) -> tuple[State, np.ndarray]:
+        """The state of so many games at starts drawn at random, and the numbers of the starts."""
+        rows = rng.integers(len(self.moments), size=games)
+        return State(*(part[rows] for part in self.state)), rows
+
+
+def real_starts(predictor: FramePredictor, dataset: Dataset, num_starts: int, seed: int) -> Starts:
+    """Observes moments of recorded play.
+
+    Args:
+        predictor: which observes.
+        dataset: with the play.
+        num_starts: how many, as far as the data goes.
+        seed: chooses them.
+    """
+    runs, numbers = _runs(dataset, predictor, num_starts, seed)
+    observe, parts, moments = Moments(predictor), [], []
+    for first in tqdm(range(0, len(numbers), RUNS_AT_ONCE), desc="starts", unit="batch"):
+        some = runs.read(numbers[first : first + RUNS_AT_ONCE])
+        # Without the last frame, because no episode can go on after its own.
+        frames, actions = some["frames"][:, :-1], some["actions"][:, :-1]
+        state = observe.predict_on_batch({"frames": frames, "actions": actions})
+        parts.append([_rows(part).astype(np.float32) for part in state])
+    for number in numbers:
+        episode, first = runs.position(number)
+        now = first + predictor.warmup - 1
+        moments += [(episode, now + later) for later in range(runs.spec.horizon)]
+    whole = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Starts(State(*(part[:num_starts] for part in whole)), moments[:num_starts])
+
+
 class Dream:
     """The compressed game from many starts.
 
     Args:
         predictor: of the compression variant, with trained heads; fastest in bfloat16.
-        dataset: with the real play to start from.
-        num_starts: moments to start from, as far as the data goes.
-        seed: chooses them.
-
-    Attributes:
-        starts: their `State`, arrays of `num_starts` rows.
+        starts: where games begin.
     """
 
-    def __init__(self, predictor: FramePredictor, dataset: Dataset, num_starts: int, seed: int):
-        self._imagination = FastImagination(predictor, decode=False)
-        runs, numbers = _runs(dataset, predictor, num_starts, seed)
-        observe, parts = Moments(predictor), []
-        for first in tqdm(range(0, len(numbers), RUNS_AT_ONCE), desc="starts", unit="batch"):
-            some = runs.read(numbers[first : first + RUNS_AT_ONCE])
-            # Without the last frame, because no episode can go on after its own.
-            frames, actions = some["frames"][:, :-1], some["actions"][:, :-1]
-            state = observe.predict_on_batch({"frames": frames, "actions": actions})
-            parts.append([_rows(part).astype(np.float32) for part in state])
-        whole = (np.concatenate(part) for part in zip(*parts, strict=True))
-        self.starts = State(*(part[:num_starts] for part in whole))
+    def __init__(self, predictor: FramePredictor, starts: Starts):
+        self._imagination, self._starts = FastImagination(predictor, decode=False), starts
 
     def begin(self, games: int, rng: np.random.Generator) -> State:
         """The state of so many games at starts drawn at random."""
-        rows = rng.integers(len(self.starts.h), size=games)
-        return State(*(part[rows] for part in self.starts))
+        return self._starts.drawn(games, rng)[0]
 
     def step(self, state: State, actions: np.ndarray) -> tuple[State, np.ndarray, np.ndarray]:
         """Imagines one step of every game.

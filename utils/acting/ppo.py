@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
 import keras
 import numpy as np
 
 from model.actor_critic import ActorCritic
-from utils.acting.dream import Dream
+from model.predictor import State
 from utils.acting.ppo_config import PPOConfig
 
 
@@ -34,17 +35,27 @@ class Steps:
     ends: np.ndarray  # float32, the probability that the step ends the game
 
 
+class Games(Protocol):
+    """What an agent learns in: `Dream` or `EmulatedGames`."""
+
+    def begin(self, games: int, rng: np.random.Generator) -> State:
+        """Begins so many games at starts drawn at random."""
+
+    def step(self, state: State, actions: np.ndarray) -> tuple[State, np.ndarray, np.ndarray]:
+        """Returns the next state, the rewards, and the probabilities that the step ends a game."""
+
+
 class PPO:
-    """Trains an agent in a dream.
+    """Trains an agent in many short games.
 
     Args:
-        dream: the imagined games.
+        games: those that it plays.
         agent: what is trained; compiled here.
         config: how.
     """
 
-    def __init__(self, dream: Dream, agent: ActorCritic, config: PPOConfig):
-        self._dream, self.agent, self._config = dream, agent, config
+    def __init__(self, games: Games, agent: ActorCritic, config: PPOConfig):
+        self._games, self.agent, self._config = games, agent, config
         self.rng = np.random.default_rng(config.seed)
         rate = keras.optimizers.schedules.PolynomialDecay(
             config.learning_rate,
@@ -79,7 +90,7 @@ class PPO:
     def _imagine(self) -> Steps:
         """Plays the policy from drawn starts."""
         config, agent = self._config, self.agent
-        state = self._dream.begin(config.num_envs, self.rng)
+        state = self._games.begin(config.num_envs, self.rng)
         rows = {
             key: [] for key in ("outputs", "actions", "log_policy", "values", "rewards", "ends")
         }
@@ -88,7 +99,7 @@ class PPO:
             predicted = agent.predict_on_batch(outputs)
             log_policy = predicted["log_policy"]
             actions = (log_policy + self.rng.gumbel(size=log_policy.shape)).argmax(axis=1)
-            state, rewards, ends = self._dream.step(state, actions)
+            state, rewards, ends = self._games.step(state, actions)
             taken = np.take_along_axis(log_policy, actions[:, None], axis=1)[:, 0]
             row = outputs, actions.astype(np.int32), taken, predicted["value"], rewards, ends
             for values, value in zip(rows.values(), row, strict=True):

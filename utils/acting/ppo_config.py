@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# What an agent may learn in: the model's imagination, or the real game, to compare with.
+SIMULATORS = ("compressed", "emulator")
+
 
 @dataclass(frozen=True)
 class PPOConfig:
@@ -21,6 +24,7 @@ class PPOConfig:
     entropy_weight: float = 0.01
     passes: int = 2  # over the steps of an update
     batch_size: int = 2048
+    simulator: str = "compressed"  # one of SIMULATORS, which plays the games
     num_starts: int = 4096  # real moments that games start from
 
     @property
