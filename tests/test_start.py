@@ -10,6 +10,7 @@ import pytest
 
 from . import tiny  # noqa: F401 - makes the preset known
 from .checkpoints import write_checkpoint
+from .interrupts import heed_interrupts
 
 pytestmark = pytest.mark.slow
 
@@ -46,6 +47,7 @@ def start(*command, **environment):
         env={**own, **environment},
         capture_output=True,
         text=True,
+        preexec_fn=heed_interrupts,
     )
 
 
