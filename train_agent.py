@@ -34,8 +34,8 @@ def main() -> None:
         import_keras()
         from utils.acting.agent_training import AgentFlags, train
 
-        names = ("steps", "num_envs", "horizon", "discount", "learning_rate", "seed", "num_starts")
-        names += ("simulator",)
+        names = ("simulator", "num_starts", "steps", "num_envs", "horizon", "discount")
+        names += ("learning_rate", "seed")
         training = PPOConfig(**{name: getattr(args, name) for name in names})
         train(AgentFlags(checkpoint, training, args.agent, args.dataset, args.overwrite))
 
