@@ -156,7 +156,7 @@ def serve_controlled_pixels() -> None:
             game.start(dataset.no_ops[episode])
             bits = controlled_bits(game, dataset.actions[episode], connection)
             answer = None
-            last = recorded_screen(dataset, episode)
+            last = recorded_screen(dataset, episode, int(dataset.lengths[episode]))
             if bits is not None and np.array_equal(game.screen(), last):
                 answer = bits.shape[1:], [zlib_ng.compress(frame, ZLIB_LEVEL) for frame in bits]
             connection.send(answer)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from systems.controlled import future_screens
 from systems.dataset import Dataset
 from systems.policies import PersistentPolicy
-from systems.replay import NotReplayed, replayed, why_not_replayable
+from systems.replay import NotReplayed, replayed
 
 FUTURES = 4  # a window
 
@@ -41,8 +41,6 @@ def controlled_pixels(
     Returns:
         bool (windows, horizons, height, width); None if the data set cannot be replayed.
     """
-    if why_not_replayable(dataset.metadata, dataset.frame_shape):
-        return None
     controlled = np.zeros((len(starts), len(horizons), *shape[:2]), bool)
     moments = [(episode, first + warmup - 1) for episode, first in starts]
     games = tqdm(replayed(dataset, moments), desc="emulated futures", total=len(moments))

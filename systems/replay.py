@@ -12,12 +12,17 @@ import numpy as np
 
 from systems.atari import MAX_POOLED_FRAMES, AtariGame
 from systems.dataset import Dataset
+from systems.errors import InputError
 
-ELSEWHERE = "its actions lead elsewhere in this emulator"
 
+class NotReplayed(InputError):
+    """The emulator cannot play a data set again."""
 
-class NotReplayed(Exception):
-    """The recorded actions do not lead to the recorded frames."""
+    def __init__(self, dataset: Dataset, reason: str):
+        super().__init__(
+            f"expected a data set that the emulator can play again, as systems.record makes them, "
+            f"received {dataset.directory}: {reason}"
+        )
 
 
 def why_not_replayable(metadata: dict, frame_shape: tuple[int, ...]) -> str | None:
@@ -57,10 +62,8 @@ def replaying_game(metadata: dict) -> AtariGame:
     )
 
 
-def recorded_screen(dataset: Dataset, episode: int, frame: int = -1) -> np.ndarray:
-    """Returns a recorded screen, [H, W] uint8 palette indices; by default the episode's last."""
-    if frame < 0:
-        frame = int(dataset.lengths[episode])
+def recorded_screen(dataset: Dataset, episode: int, frame: int) -> np.ndarray:
+    """Returns a recorded screen, [H, W] uint8 palette indices."""
     # Palette indices of the size that is asked for are returned as they are stored.
     as_stored = (*dataset.frame_shape, 3)
     return dataset.read(episode, frame, 1, as_stored)["frames"][0]
@@ -72,15 +75,19 @@ def replayed(
     """Plays to moments of a data set, in the order in which they were recorded.
 
     Args:
-        dataset: one that can be replayed, see `why_not_replayable`.
+        dataset: with the moments.
         moments: episode and frame of each.
 
     Yields:
         The number of a moment, and the game there. Whoever plays on restores the state afterwards.
 
     Raises:
-        NotReplayed: the game shows something else there than was recorded.
+        NotReplayed: it cannot be played again, or shows something else than was recorded.
     """
+    reason = why_not_replayable(dataset.metadata, dataset.frame_shape)
+    if reason:
+        raise NotReplayed(dataset, reason)
+    elsewhere = NotReplayed(dataset, "its actions lead elsewhere in this emulator")
     game, position = replaying_game(dataset.metadata), None
     for number in sorted(range(len(moments)), key=moments.__getitem__):
         episode, frame = moments[number]
@@ -89,9 +96,9 @@ def replayed(
             position = episode, 0
         for action in dataset.actions[episode][position[1] : frame]:
             if game.terminated or game.truncated:
-                raise NotReplayed(ELSEWHERE)
+                raise elsewhere
             game.step(int(action))
         position = episode, frame
         if not np.array_equal(game.screen(), recorded_screen(dataset, episode, frame)):
-            raise NotReplayed(ELSEWHERE)
+            raise elsewhere
         yield number, game

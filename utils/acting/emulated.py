@@ -13,7 +13,7 @@ from tqdm import tqdm
 from model.predictor import FramePredictor, Observation, State
 from systems.dataset import Dataset
 from systems.errors import InputError
-from systems.replay import NotReplayed, replayed, replaying_game, why_not_replayable
+from systems.replay import NotReplayed, replayed, replaying_game
 from utils.acting.dream import Starts
 
 
@@ -35,22 +35,14 @@ class EmulatedGames:
         self._shape, self._before = predictor.preset.frame_shape, predictor.preset.stack - 1
         self._games, self._over = [], np.zeros(0, bool)
         self._moments = [None] * len(starts.moments)
-        reason = why_not_replayable(dataset.metadata, dataset.frame_shape)
-        if reason:
-            raise self._not_replayable(reason)
         played = replayed(dataset, starts.moments)
         try:
             for number, game in tqdm(played, desc="emulated starts", total=len(self._moments)):
                 self._moments[number] = game.clone_state()
         except NotReplayed as error:
-            raise self._not_replayable(error) from error
-
-    def _not_replayable(self, reason):
-        return InputError(
-            f"expected a data set that the emulator can play again, as systems.record makes them, "
-            f"received {self._dataset.directory}: {reason}. Give another --dataset, or "
-            "--simulator=compressed."
-        )
+            raise InputError(
+                f"{error}. Give another --dataset, or --simulator=compressed."
+            ) from error
 
     def begin(self, games: int, rng: np.random.Generator) -> State:
         """See `Dream.begin`."""

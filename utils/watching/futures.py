@@ -8,7 +8,7 @@ import numpy as np
 
 from systems.dataset import Dataset
 from systems.errors import InputError
-from systems.replay import NotReplayed, replayed, why_not_replayable
+from systems.replay import replayed
 
 
 def actions_of(text: str, meanings: Sequence[str]) -> np.ndarray:
@@ -36,13 +36,6 @@ def actions_of(text: str, meanings: Sequence[str]) -> np.ndarray:
     return np.array(actions, np.int32)
 
 
-def _not_replayable(dataset, reason):
-    return InputError(
-        f"expected a data set that the emulator can play again, as systems.record makes them, "
-        f"received {dataset.directory}: {reason}"
-    )
-
-
 class RealGame:
     """The emulator at a recorded moment, from which it can play any actions.
 
@@ -52,17 +45,11 @@ class RealGame:
         shape: (height, width, channels) that frames are fitted to.
 
     Raises:
-        InputError: the data set cannot be played again.
+        NotReplayed: the data set cannot be played again.
     """
 
     def __init__(self, dataset: Dataset, episode: int, frame: int, shape: tuple[int, int, int]):
-        reason = why_not_replayable(dataset.metadata, dataset.frame_shape)
-        if reason:
-            raise _not_replayable(dataset, reason)
-        try:
-            ((_, self._game),) = replayed(dataset, [(episode, frame)])
-        except NotReplayed as error:
-            raise _not_replayable(dataset, str(error)) from error
+        ((_, self._game),) = replayed(dataset, [(episode, frame)])
         self._start, self._shape = self._game.clone_state(), shape
 
     def play(self, actions: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
