@@ -136,7 +136,7 @@ full-frames: .venv/installed
 	$(BIN)/python -m benchmarks.clips --video docs/results/ms_pacman_full.gif \
 		--checkpoint $(FULL)/paper_seq_5_reward --checkpoint $(FULL)/compress_seq_5_reward
 
-# What a recorder of the training play would score, beside the demo's model and a shipped one.
+# What replaying the training play would score, beside the demo's model and a shipped one.
 RECALL = $(BIN)/python evaluate.py --json docs/results
 OTHER_MODE = --atari_game=freeway --policy=persistent --num_frames=10000 --seed=3 --mode=3 --data_path=demo/data
 recall: .venv/installed

@@ -20,7 +20,7 @@ actions (a model that ignores its actions errs alike).
   ratio, ratio_moving, ratio_controlled  the three errors over those of repeating the last frame
   ratio_mean_frame                       mse over that of the mean training frame
   ratio_recall, ..._recall               the three errors over those of recall; above 1, the model
-                                         has learned less than a recorder of the training set knows
+                                         has learned less than the training set holds
   ratio_shuffled                         mse_controlled over that under shuffled actions
 
 Of the object that the player controls it reports in how many windows the prediction shows it

@@ -18,7 +18,7 @@ ROUNDS = {"": "", "_again": ", one round more"}
 
 def agents() -> str:
     """A row for each game: what the agent earns in the real one, beside random play and SimPLe."""
-    heads = ["", "imagined steps", "minutes", "agent", "spread", "drawn actions"]
+    heads = ["", "imagined steps", "minutes", "agent", "spread", "sampled"]
     heads += ["learned in the emulator", "random", "held at random", "best constant action"]
     heads += ["SimPLe"]
     rows, files = [], []
@@ -27,6 +27,12 @@ def agents() -> str:
         if not (pages.RESULTS / f"{name}.json").exists():
             continue
         files.append(name)
+        ceiling = f"agent_{game}_emulator"
+        if round_ or not (pages.RESULTS / f"{ceiling}.json").exists():
+            in_the_emulator = "-"
+        else:
+            files.append(ceiling)
+            in_the_emulator = _mean(read(ceiling)["players"], "agent")
         result = read(name)
         players = result["players"]
         agent = players["agent"]
@@ -39,22 +45,13 @@ def agents() -> str:
                 f"{agent['mean']:,.1f} [{low:,.1f}, {high:,.1f}]",
                 f"{agent['spread']:,.1f}",
                 _mean(players, "drawn"),
-                _in_the_emulator(game, files) if not round_ else "-",
+                in_the_emulator,
                 *(_mean(players, name) for name in ("random", "persistent", "constant")),
                 f"{SIMPLE[game]:,.1f}" if game in SIMPLE else "-",
             ]
         )
     note = "Brackets: 95 % intervals of the mean over whole games. One training each."
     return markdown(heads, rows) + source(*files, note=note)
-
-
-def _in_the_emulator(game, files):
-    """What the same agent earns after it has learned in the real game; adds the file."""
-    name = f"agent_{game}_emulator"
-    if not (pages.RESULTS / f"{name}.json").exists():
-        return "-"
-    files.append(name)
-    return _mean(read(name)["players"], "agent")
 
 
 def _mean(players, name):

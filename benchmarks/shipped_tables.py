@@ -41,7 +41,7 @@ def readme() -> str:
 def errors() -> str:
     """A row for each file of weights, with what its errors stand beside."""
     heads = ["", "1 step", "5", "10", "30", "100", "moving, 10", "controlled, 10", "shuffled, 10"]
-    heads += ["of a recorder, 10", "30", "reward within 5"]
+    heads += ["over recall, 10", "30", "reward within 5"]
     rows, made = [], {}
     for (game, variant), description in shipped().items():
         figures = description["figures"]

@@ -49,7 +49,7 @@ def full_frames() -> str:
     """What the commands of 2016 come to: a row for each variant."""
     horizons = ("1", "3", "5", "10", "30", "100")
     heads = ["", "1 step", *horizons[1:], "moving, 5", "controlled, 5", "shuffled, 5"]
-    heads += ["of a recorder, 1", "10", "reward within 5"]
+    heads += ["over recall, 1", "10", "reward within 5"]
     names, rows = [f"ms_pacman_full_{variant}" for variant in VARIANTS], []
     for name, label in zip(names, VARIANTS.values(), strict=True):
         result = read(name)
@@ -293,15 +293,19 @@ RECALLED = {  # by the names of files
 
 
 def recall() -> str:
-    """Errors over those of a tape recorder of the training play, and what it has seen."""
-    heads = ["", "frames seen", "all, 5 steps", "30", "100", "controlled, 5", "30", "100"]
-    heads += ["object at 30", "its recorder's"]
+    """Errors over those of recall, and of the mean frame; what recall has seen."""
+    heads = ["", "frames seen", "all, 5 steps", "10", "30", "50", "100", "over mean frame, 30"]
+    heads += ["controlled, 5", "30", "100", "object at 30", "in recall"]
     rows = []
     for name, title in RECALLED.items():
         result = read(name)
         cells = [f"{100 * result['overlap']:.0f} %"]
-        for key in ("ratio_recall", "ratio_controlled_recall"):
-            for horizon in ("5", "30", "100"):
+        for key, horizons in (
+            ("ratio_recall", ("5", "10", "30", "50", "100")),
+            ("ratio_mean_frame", ("30",)),
+            ("ratio_controlled_recall", ("5", "30", "100")),
+        ):
+            for horizon in horizons:
                 row = result["horizons"][horizon]
                 interval = row["intervals"].get(key)
                 cells.append(

@@ -24,10 +24,10 @@ PLAYERS = """\
 who plays (--policy):
   random      draws every action anew, as in 2016. Freeway's chicken never crosses the road
   persistent  holds each action for 20 steps on average: for Freeway, where moving on is enough
-  lookahead   searches in the emulator, and acts at random in 3 steps of 10: for games that take
-              skill, such as Pong, Ms. Pac-Man and Space Invaders; 40 steps a second and core
-  skilled     searches 50 steps ahead, and acts at random in 1 step of 10: wins in Pong and most
-              other games; 25 steps a second and core
+  lookahead   searches 13 steps ahead in the emulator, and acts at random in 3 steps of 10:
+              middling play of any game; 40 steps a second and core
+  skilled     searches 50 steps ahead, and acts at random in 1 step of 10: for games that take
+              skill, such as Pong and Breakout; 25 steps a second and core
   Several take turns within each episode, by shares of its steps: --policy=random:0.2,skilled:0.8"""
 
 TRAINED = "checkpoints/freeway/lstm_84x84x1"  # of the examples' checkpoints

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import datetime
 import platform
+import re
 import shlex
 import sys
 from pathlib import Path
 
 from systems.files import num_cores
 from systems.version import commit
+
+# By the flags of Linux, widest first.
+INSTRUCTIONS = {
+    "amx_bf16": "AMX",
+    "avx512_bf16": "AVX-512 and bfloat16",
+    "avx512f": "AVX-512",
+    "avx2": "AVX2",
+}
 
 
 def made(**seeds: int) -> dict:
@@ -32,10 +41,17 @@ def made(**seeds: int) -> dict:
     }
 
 
-def processor() -> str:
-    """Returns the processor's name."""
+def processor(cpuinfo: str | Path = "/proc/cpuinfo") -> str:
+    """Returns the processor's name and its widest instructions, by which speeds differ most.
+
+    Args:
+        cpuinfo: where Linux lists them; other systems have no such file.
+    """
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
+        text = Path(cpuinfo).read_text()
+        name = re.search(r"^model name\s*: *(.*\S)", text, re.MULTILINE)[1]
+    except (OSError, TypeError):
         return platform.processor() or platform.machine()
+    flags = text.split()
+    widest = next((words for flag, words in INSTRUCTIONS.items() if flag in flags), None)
+    return f"{name} with {widest}" if widest else name

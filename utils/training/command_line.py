@@ -202,7 +202,8 @@ def parser(stage: Stage, description: str | None = None) -> Parser:
         notes=[PLAYERS],
         examples=[
             f"{command} --atari_game=ms_pacman.bin  # as in 2016: full frames",
-            f"{command} --atari_game=pong --model=lstm_84x84x1 --policy=lookahead",
+            f"{command} --atari_game=pong --model=lstm_84x84x1 \\\n"
+            "      --policy=persistent:0.5,skilled:0.5",
             f"{command} --atari_game=freeway --model=lstm_84x84x1 --policy=persistent",
         ],
     )

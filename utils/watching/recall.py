@@ -1,9 +1,9 @@
-"""What a tape recorder of the training play would predict, and how much of the test it has seen.
+"""What replaying the training play would predict, and how much of the test it has seen.
 
 **Recall.** For each test window it looks for the training moment that is most alike: by the last
 four frames as the small preset sees them, 84x84 in grey, and by the actions between them. What was
 recorded after that moment is its prediction, under whatever actions were recorded there. A model
-with a smaller error predicts; one with a greater error has learned less than the recorder knows.
+with a greater error has learned less than the training play holds.
 
 The most alike has the least sum of squared differences of levels. An action that differs counts as
 much as one pixel that is white instead of black. For each horizon only moments are compared that
