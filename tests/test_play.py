@@ -425,24 +425,24 @@ def test_a_key_tapped_between_two_steps_counts_in_the_next(models, tmp_path):
         asyncio.run(play(address))
 
 
-def test_the_agent_takes_the_keys_and_gives_them_back(models, tmp_path):
+def test_the_planner_takes_the_keys_and_gives_them_back(models, tmp_path):
     async def play(address):
         async with clients(address) as (client,):
             await client.receive("hello")
             await client.ask(type="keys", keys=["LEFT"])
-            await client.ask(type="agent")
-            while not (await client.receive("frame"))["agent"]:
+            await client.ask(type="planner")
+            while not (await client.receive("frame"))["planner"]:
                 pass
             frames = [await client.receive("frame") for _ in range(40)]
-            assert all(frame["agent"] for frame in frames)
+            assert all(frame["planner"] for frame in frames)
             assert len({frame["action"] for frame in frames}) > 1
             # It goes on by itself in a new game, from the real frames, and in the other model.
             for command in ("new", "resync", "switch"):
                 await client.ask(type=command)
                 while (await client.receive("frame"))["step"] < 3:
                     pass
-            await client.ask(type="agent")
-            while (await client.receive("frame"))["agent"]:
+            await client.ask(type="planner")
+            while (await client.receive("frame"))["planner"]:
                 pass
             assert (await client.receive("frame"))["action"] == "LEFT"
 
@@ -450,19 +450,19 @@ def test_the_agent_takes_the_keys_and_gives_them_back(models, tmp_path):
         asyncio.run(play(address))
 
 
-def test_there_is_no_agent_where_rewards_are_not_predicted(models, tmp_path):
+def test_there_is_no_planner_where_rewards_are_not_predicted(models, tmp_path):
     unlearned = world_model(make_checkpoint(tmp_path / "unlearned", reward_weight=0.0))
 
     async def play(address):
         async with clients(address) as (client,):
             await client.receive("hello")
-            await client.ask(type="agent")
-            while not (await client.receive("frame"))["agent"]:
+            await client.ask(type="planner")
+            while not (await client.receive("frame"))["planner"]:
                 pass
             await client.ask(type="switch")
-            while (await client.receive("frame"))["agent"]:
+            while (await client.receive("frame"))["planner"]:
                 pass
-            await client.ask(type="agent")
+            await client.ask(type="planner")
             assert "has not learned" in (await client.receive("error"))["message"]
 
     with serving([models[0], unlearned], tmp_path) as address:
@@ -748,12 +748,12 @@ def test_the_page_in_a_browser(models, tmp_path):
         assert pixels("imagined") == pixels("real")
         page.keyboard.press("n")
         wait("document.getElementById('step').textContent === '1'")
-        # A hands the keys to the agent. Arrow keys change nothing then.
+        # A hands the keys to the planner. Arrow keys change nothing then.
         page.keyboard.press("a")
-        wait("document.getElementById('agent').getAttribute('aria-pressed') === 'true'")
+        wait("document.getElementById('planner').getAttribute('aria-pressed') === 'true'")
         page.keyboard.down("ArrowUp")
         page.keyboard.press("p")
-        wait("document.getElementById('action').textContent.endsWith(' (agent)')")
+        wait("document.getElementById('action').textContent.endsWith(' (planner)')")
         wait("Number(document.getElementById('step').textContent) > 30")
         page.keyboard.press("a")
         wait("document.getElementById('action').textContent === 'UP'")

@@ -3,7 +3,7 @@
 The browser sends small JSON messages:
 
     {"type": "keys", "keys": ["UP", "FIRE"]}      all keys that are held down now
-    {"type": "pause" | "single" | "resync" | "new" | "switch" | "save" | "agent"}
+    {"type": "pause" | "single" | "resync" | "new" | "switch" | "save" | "planner"}
 
 The server sends JSON messages of type "hello", "saved" and "error", and the screens as binary
 messages. A binary message holds the length of a JSON header (4 bytes, big-endian), the header, of

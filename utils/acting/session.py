@@ -17,12 +17,12 @@ from aiohttp import WSMsgType, web
 
 from systems.errors import InputError
 from systems.files import finite
-from utils.acting.agent import Agent
+from utils.acting.live_planner import LivePlanner
 from utils.acting.recorder import Recorder, write_recording
 from utils.acting.twin_game import TwinGame, WorldModel, action_of_keys
 
 _OPPOSITES = {"UP": "DOWN", "DOWN": "UP", "LEFT": "RIGHT", "RIGHT": "LEFT"}
-AGENTS_SHARE = 0.6  # of a step's time, for looking ahead
+PLANNING_SHARE = 0.6  # of a step's time
 KEYS = frozenset({*_OPPOSITES, "FIRE", *"0123456789"})
 
 
@@ -81,9 +81,9 @@ class Session:
         self._lock = asyncio.Lock()  # held during a step and during a command
         self._saving = None
         self._measured_fps = None
-        self._agent: Agent | None = None  # it has the keys while there is one
+        self._planner: LivePlanner | None = None  # it has the keys while there is one
         self._commands = {
-            "agent": self._switch_agent,
+            "planner": self._switch_planner,
             "pause": self._pause,
             "single": self._step_once,
             "resync": self._resynchronise,
@@ -163,10 +163,10 @@ class Session:
         await self._show(action)
 
     def _step_and_record(self, action):
-        """Takes a step, by the agent's action if there is one; returns the action."""
+        """Takes a step, by the planner's action if there is one; returns the action."""
         twin = self._twin
-        if self._agent:
-            action = twin.agents_action(self._agent)
+        if self._planner:
+            action = twin.planned_action(self._planner)
         twin.step(action)
         caption = f"step {twin.steps}  {twin.action_meanings[action]}"
         self._recorder.append(twin.real, twin.imagined, caption)
@@ -187,7 +187,7 @@ class Session:
             "error": twin.error,
             "error_repeat_last": twin.error_repeat_last,
             "variant": twin.variant,
-            "agent": self._agent is not None,
+            "planner": self._planner is not None,
             "over": twin.over,
             "paused": not self._running.is_set(),
             "fps": self._measured_fps,
@@ -230,15 +230,16 @@ class Session:
         self._running.clear()
         await self._step()
 
-    async def _switch_agent(self):
-        if self._agent:
-            self._agent = None
+    async def _switch_planner(self):
+        if self._planner:
+            self._planner = None
         elif self._twin.predicts_rewards:
-            seconds = AGENTS_SHARE / self._resources.fps
-            self._agent = Agent(len(self._twin.action_meanings), self._seed, seconds)
+            seconds = PLANNING_SHARE / self._resources.fps
+            actions = len(self._twin.action_meanings)
+            self._planner = LivePlanner(actions, self._seed, seconds)
         else:
             raise ValueError(
-                "no agent: this stage has not learned to predict rewards, by which it would plan"
+                "no planner: this stage has not learned to predict rewards, by which it would plan"
             )
         await self._show()
 
@@ -262,10 +263,10 @@ class Session:
 
     def _forget_plans(self):
         """Plans were made for another imagined game, which may be of a model without rewards."""
-        if self._agent and not self._twin.predicts_rewards:
-            self._agent = None
-        if self._agent:
-            self._agent.forget()
+        if self._planner and not self._twin.predicts_rewards:
+            self._planner = None
+        if self._planner:
+            self._planner.forget()
 
     async def _save(self):
         if self._saving and not self._saving.done():

@@ -16,7 +16,7 @@ from model.fast_imagination import FastImagination
 from model.predictor import REWARD_CLASSES, Observation, State
 from systems.policies import PersistentPolicy
 from systems.seeds import generator
-from utils.acting.agent import Agent
+from utils.acting.live_planner import LivePlanner
 from utils.checkpoint import Checkpoint
 
 LATEST_START = 200  # steps that the held random actions before a start take at most
@@ -183,9 +183,9 @@ class TwinGame:
         self._active = (self._active + 1) % len(self._models)
         self.resynchronise()
 
-    def agents_action(self, agent: Agent) -> int:
-        """What an agent does next in the imagined game."""
-        return agent.action(self._model, self._state)
+    def planned_action(self, planner: LivePlanner) -> int:
+        """What a planner does next in the imagined game."""
+        return planner.action(self._model, self._state)
 
     def step(self, action: int) -> None:
         """Plays and imagines one step. Does nothing once the real game is over."""

@@ -4,7 +4,7 @@
 
 const KEYS = { ArrowUp: "UP", ArrowDown: "DOWN", ArrowLeft: "LEFT", ArrowRight: "RIGHT", " ": "FIRE" };
 for (let digit = 0; digit < 10; digit++) KEYS[digit] = String(digit); // where actions are numbered
-const COMMANDS = { p: "pause", n: "single", r: "resync", b: "new", m: "switch", s: "save", a: "agent" };
+const COMMANDS = { p: "pause", n: "single", r: "resync", b: "new", m: "switch", s: "save", a: "planner" };
 const PLOTTED = 300; // steps
 
 const find = (id) => document.getElementById(id);
@@ -80,8 +80,8 @@ function draw(id, level) {
 function showFigures(header) {
   find("about").textContent = `${hello.game}, the ${header.variant} variant`;
   find("step").textContent = header.step;
-  find("action").textContent = (header.action ?? "\u2013") + (header.agent ? " (agent)" : "");
-  find("agent").setAttribute("aria-pressed", header.agent);
+  find("action").textContent = (header.action ?? "\u2013") + (header.planner ? " (planner)" : "");
+  find("planner").setAttribute("aria-pressed", header.planner);
   // Null before the last stage, which learns to predict them, and where the model has diverged.
   const rounded = (number) => number?.toFixed(2) ?? "\u2013";
   find("reward").textContent = `${header.reward}, ${rounded(header.predicted_reward)}`;

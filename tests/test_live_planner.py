@@ -1,4 +1,4 @@
-"""The agent that plays the imagined game."""
+"""The planner that plays the imagined game on the page."""
 
 from collections import Counter
 
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from model.predictor import FramePredictor
-from utils.acting import agent as agent_module
-from utils.acting.agent import AHEAD, STEPS, Agent
+from utils.acting import live_planner
+from utils.acting.live_planner import AHEAD, STEPS, LivePlanner
 from utils.acting.twin_game import TwinGame, WorldModel
 from utils.checkpoint import Checkpoint
 
@@ -66,12 +66,12 @@ def model(request, tmp_path_factory):
     )
 
 
-def test_the_agent_takes_what_the_model_rewards(model):
+def test_the_planner_takes_what_the_model_rewards(model):
     twin = TwinGame([model])
-    agent = Agent(3, seed=0)
+    planner = LivePlanner(3, seed=0)
     actions, rewards = [], []
     for _ in range(AHEAD + 3 * STEPS):
-        actions.append(twin.agents_action(agent))
+        actions.append(twin.planned_action(planner))
         twin.step(actions[-1])
         rewards.append(twin.predicted_reward)
     later = Counter(actions[AHEAD:])
@@ -83,13 +83,13 @@ def test_the_agent_takes_what_the_model_rewards(model):
 @pytest.mark.thorough
 def test_the_same_seed_plays_alike_and_plans_are_forgotten(model):
     def played(seed, forget=False):
-        twin, agent = TwinGame([model]), Agent(3, seed)
+        twin, planner = TwinGame([model]), LivePlanner(3, seed)
         actions = []
         for i in range(3 * AHEAD):
             if forget and i == AHEAD // 2:
                 twin.resynchronise()
-                agent.forget()
-            actions.append(twin.agents_action(agent))
+                planner.forget()
+            actions.append(twin.planned_action(planner))
             twin.step(actions[-1])
         return actions
 
@@ -98,11 +98,11 @@ def test_the_same_seed_plays_alike_and_plans_are_forgotten(model):
     assert played(0, forget=True) != played(0)
 
 
-def test_without_a_reward_in_sight_the_agent_moves_about(model, monkeypatch):
-    monkeypatch.setattr(agent_module, "MARGIN", 1000.0)
-    twin, agent = TwinGame([model]), Agent(3, seed=0)
+def test_without_a_reward_in_sight_the_planner_moves_about(model, monkeypatch):
+    monkeypatch.setattr(live_planner, "MARGIN", 1000.0)
+    twin, planner = TwinGame([model]), LivePlanner(3, seed=0)
     actions = []
     for _ in range(6 * AHEAD):
-        actions.append(twin.agents_action(agent))
+        actions.append(twin.planned_action(planner))
         twin.step(actions[-1])
     assert set(actions) == {0, 1, 2}

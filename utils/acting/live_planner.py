@@ -1,6 +1,6 @@
 """Plays the imagined game by planning in the model that imagines it, a little at each step.
 
-The agent tries sequences of actions in the model and takes the one with the largest reward (random
+It tries sequences of actions in the model and takes the one with the largest reward (random
 shooting). To look ahead takes far longer than one step of the game. So it is done while the actions
 that are chosen already are played:
 
@@ -37,14 +37,14 @@ IMAGINED_AT_ONCE = (AHEAD + STEPS) // AHEAD  # steps of the look-ahead for each 
 MARGIN = 0.01
 
 
-class Agent:
+class LivePlanner:
     """Chooses the actions of one imagined game.
 
     Args:
         num_actions: of the game.
         seed: of the sequences.
         seconds: of each step that looking ahead may take, roughly. On a machine that is too slow
-            the agent looks less far ahead.
+            it looks less far ahead.
     """
 
     def __init__(self, num_actions: int, seed: int, seconds: float = math.inf):
