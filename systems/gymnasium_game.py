@@ -70,14 +70,16 @@ class GymnasiumGame:
         terminated, truncated: whether the episode is over, and whether it was cut off.
 
     Raises:
-        InputError: there is no such environment, it cannot be made here, its actions are not
-            numbered, or it shows no image.
+        InputError: there is no such environment, it cannot be made or begun here, its actions are
+            not numbered, or it shows no image.
     """
 
     palette = None  # frames hold their own colours
     package = "gymnasium"
 
     def __init__(self, environment: Environment) -> None:
+        import gymnasium
+
         self.environment = environment
         self._env = self._make(environment.kwargs)
         actions = self._env.action_space
@@ -93,15 +95,21 @@ class GymnasiumGame:
         self.action_meanings = tuple(meanings() if meanings else numbers)
         self.name = name_of(self._env.spec.id)
         self.spec = self._env.spec.to_json()
-        self._observations = self._image_in_observations()
-        if self._observations is None and self._env.render_mode is None:
-            self._env.close()
-            self._env = self._make({**environment.kwargs, "render_mode": "rgb_array"})
-        self.frames_from = "rendering"
-        if self._observations:
-            self.frames_from = self._observations.path
         self.screen_shape = None
-        self.screen_shape = self.reset().shape
+        try:
+            self._observations = self._image_in_observations()
+            if self._observations is None and self._env.render_mode is None:
+                self._env.close()
+                self._env = self._make({**environment.kwargs, "render_mode": "rgb_array"})
+            self.screen_shape = self.reset().shape
+        # Many environments import what they draw with only when they begin or draw.
+        except (gymnasium.error.Error, ImportError) as error:
+            raise InputError(
+                f"expected an environment that can begin and be drawn here, received "
+                f"{environment.id} with {json.dumps(environment.kwargs)}: {one_line(error)} "
+                "Install what it needs."
+            ) from error
+        self.frames_from = self._observations.path if self._observations else "rendering"
 
     def _make(self, kwargs):
         # pygame, which many environments draw with, greets on stdout otherwise.
@@ -212,10 +220,10 @@ class GymnasiumGame:
 
 
 def name_of(env_id: str) -> str:
-    """Returns what an environment's data sets are called; of an Atari game, the game's name.
+    """Returns what an environment's data sets are called.
 
-    Raises:
-        InputError: the observations are those of an Atari game's RAM.
+    It is the game's name if `game_name` knows one, and else the id, with hyphens for what no file's
+    name should hold. So an Atari game whose observations are RAM is called by its id.
     """
     try:
         return game_name(env_id)

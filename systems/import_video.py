@@ -70,8 +70,8 @@ def import_videos(
                 f"expected a name of letters, digits, _ and -, received {what!r}; choose another"
             )
     steps = [read_steps(csv_file) for _, csv_file in pairs]
-    meanings = _action_meanings(step.action for one in steps for step in one)
-    directory = Path(data_path, game, f"{name}-v1", "data")
+    meanings, numbers = _numbered(step.action for one in steps for step in one)
+    directory = _directory(data_path, game, name)
     with new_data_set(directory, overwrite) as new:
         if new is None:
             return directory
@@ -80,7 +80,7 @@ def import_videos(
         with EpisodesWriter(new, first.shape) as writer:
             for (video, csv_file), about in zip(pairs, steps, strict=True):
                 frames = _frames(video, max_height)
-                for episode in _episodes(frames, about, meanings, first.shape, video, csv_file):
+                for episode in _episodes(frames, about, numbers, first.shape, video, csv_file):
                     writer.write(episode)
             if not writer.returns:
                 raise InputError(
@@ -96,6 +96,10 @@ def import_videos(
                 videos=[video.name for video, _ in pairs],
             )
     return directory
+
+
+def _directory(data_path: Path, game: str, name: str) -> Path:
+    return Path(data_path, game, f"{name}-v1", "data")
 
 
 def read_steps(path: Path) -> list[Step]:
@@ -137,19 +141,23 @@ def _step(row, where):
     return Step(action, number("reward"), bool(number("termination")))
 
 
-def _action_meanings(actions: Iterator[str]) -> list[str]:
-    """The names of the actions in order: as numbers if all are numbers, else by the alphabet.
+def _numbered(actions: Iterator[str]) -> tuple[list[str], dict[str, int]]:
+    """The names of the actions in order, and the number of each action as it is written.
 
+    They are numbers if all are, with or without zeros before them, and else by the alphabet.
     Numbers up to the highest count, because an action may not occur in these videos.
     """
     names = {action for action in actions if action}
-    if names and all(re.fullmatch(r"\d{1,3}", name) for name in names):
-        return [str(number) for number in range(max(map(int, names)) + 1)]
-    return sorted(names)
+    if names and all(re.fullmatch(r"0*\d{1,3}", name) for name in names):
+        numbers = {name: int(name) for name in names}
+        return [str(number) for number in range(max(numbers.values()) + 1)], numbers
+    meanings = sorted(names)
+    return meanings, {name: number for number, name in enumerate(meanings)}
 
 
 def _frames(path: Path, max_height: int) -> Iterator[np.ndarray]:
-    """Yields a video's frames, RGB uint8 (height, width, 3)."""
+    """Yields a video's frames, RGB uint8 (height, width, 3), of which there is at least one."""
+    image = None
     try:
         with av.open(str(path)) as container:
             for frame in container.decode(video=0):
@@ -161,11 +169,15 @@ def _frames(path: Path, max_height: int) -> Iterator[np.ndarray]:
                 yield image
     except (av.FFmpegError, OSError, IndexError) as error:
         raise InputError(f"expected a video, received {path}: {one_line(error)}") from error
+    if image is None:
+        raise InputError(
+            f"expected a video, received {path}, which holds no frame that can be read. Choose "
+            "another, or record it again."
+        )
 
 
-def _episodes(frames, steps, meanings, shape, video, csv_file) -> Iterator[Episode]:
+def _episodes(frames, steps, numbers, shape, video, csv_file) -> Iterator[Episode]:
     """Yields the episodes of one video."""
-    numbers = {meaning: number for number, meaning in enumerate(meanings)}
     episode, count, missing = Episode(), 0, object()
     for frame, step in itertools.zip_longest(frames, steps, fillvalue=missing):
         if frame is missing or (step is missing and count > len(steps)):
@@ -240,9 +252,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"expected a CSV file after each video, received {len(flags.files)} files"
             )
         pairs = list(zip(flags.files[::2], flags.files[1::2], strict=True))
+        existed = _directory(flags.data_path, flags.game, flags.name).is_dir()
         directory = import_videos(
             pairs, flags.game, flags.data_path, flags.name, flags.max_height, flags.overwrite
         )
+        if existed and not flags.overwrite:
+            say(f"{directory} is there already, nothing to do; --overwrite imports it again")
+            return
         dataset = Dataset(directory)
         say(
             f"{directory}: {len(dataset.names)} episodes, {dataset.lengths.sum()} steps, frames of "

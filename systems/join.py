@@ -11,6 +11,7 @@ controlled pixels, so has the new one.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from systems.write_dataset import new_data_set
 PALETTES = "palette", "grey_palette"
 # What metadata.json says of one data set. All else has to be the same in those that are joined.
 _OWN = ("dataset_id", "total_episodes", "total_steps", "dataset_size", "mean_episode_return")
-_OWN += ("policy", "policy_settings", "seed", "versions", "joined", *PALETTES)
+_OWN += ("policy", "policy_settings", "seed", "versions", "joined", "videos", *PALETTES)
 
 
 def join(directories: Sequence[Path], name: str, data_path: Path) -> Path:
@@ -54,7 +55,7 @@ def join(directories: Sequence[Path], name: str, data_path: Path) -> Path:
         )
     datasets = [Dataset(directory) for directory in directories]
     about = _common(datasets)
-    dataset_id = f"{datasets[0].game or datasets[0].directory.parents[1].name}/{name}-v1"
+    dataset_id = f"{_game(datasets[0])}/{name}-v1"
     output = Path(data_path, dataset_id, "data")
     with new_data_set(output, overwrite=False) as new:
         if new is None:
@@ -70,10 +71,22 @@ def join(directories: Sequence[Path], name: str, data_path: Path) -> Path:
             "total_steps": int(sum(dataset.lengths.sum() for dataset in datasets)),
             "dataset_size": round((new / FRAMES).stat().st_size / 1e6, 1),
         }
+        # All of them, because a part may be deleted once it is joined.
+        videos = [video for dataset in datasets for video in dataset.metadata.get("videos", ())]
+        if videos:
+            about["videos"] = videos
         (new / METADATA).write_text(json.dumps(about) + "\n")
         for path in (*new.iterdir(), new, new.parent):
             sync(path)
     return output
+
+
+def _game(dataset):
+    """The game's name; if the data set has none, that of the directory that holds it, or "game"."""
+    # Made absolute, because x or x/data names no directory above the data set.
+    place = Path(os.path.abspath(dataset.directory))
+    root = place.parent if place.name == "data" else place
+    return dataset.game or root.parent.name or "game"
 
 
 def _common(datasets):

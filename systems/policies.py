@@ -208,6 +208,7 @@ POLICIES: dict[str, type[Policy]] = {
     "skilled": SkilledPolicy,
 }
 LOOK_AHEAD = "lookahead", "skilled"  # the policies that need the Atari emulator and have an epsilon
+SMALLEST = 1e-6  # share or epsilon above 0; names would grow long with the digits of smaller ones
 
 
 def shares_of(policy: str) -> dict[str, float]:
@@ -217,7 +218,7 @@ def shares_of(policy: str) -> dict[str, float]:
         policy: a name in `POLICIES`, or several with their shares: "random:0.2,skilled:0.8".
 
     Raises:
-        InputError: there is no such policy, or the shares do not add up to 1.
+        InputError: there is no such policy, a share is too small, or they do not add up to 1.
     """
     shares = {}
     for part in policy.split(","):
@@ -232,10 +233,11 @@ def shares_of(policy: str) -> dict[str, float]:
                 f"shares such as random:0.2,skilled:0.8, received {policy!r}; choose one"
             )
         shares[name] = value
-    if min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-6:
+    # Asked this way round, so that nan is refused, too.
+    if not (min(shares.values()) >= SMALLEST and abs(sum(shares.values()) - 1) <= 1e-6):
         raise InputError(
-            f"expected shares above 0 that add up to 1, such as random:0.2,skilled:0.8, received "
-            f"{policy!r}"
+            f"expected shares of at least {_digits(SMALLEST)} that add up to 1, such as "
+            f"random:0.2,skilled:0.8, received {policy!r}; choose others"
         )
     return shares
 
@@ -251,10 +253,11 @@ def policy_name(policy: str, epsilon: float | None = None) -> str:
         epsilon: of those that look ahead; None for their own.
 
     Raises:
-        InputError: there is no such policy, it takes no epsilon, or epsilon is no probability.
+        InputError: there is no such policy, it takes no epsilon, or epsilon is no probability or
+            too small.
     """
     shares = shares_of(policy)
-    name = "-".join(each + (f"{share:g}" if share != 1 else "") for each, share in shares.items())
+    name = "-".join(each + (_digits(share) if share != 1 else "") for each, share in shares.items())
     if epsilon is not None:
         with_epsilon = [POLICIES[each] for each in shares if each in LOOK_AHEAD]
         if not with_epsilon:
@@ -262,13 +265,20 @@ def policy_name(policy: str, epsilon: float | None = None) -> str:
                 f"expected an epsilon for {' or '.join(LOOK_AHEAD)} alone, received one for "
                 f"{policy}; leave it out or choose one of these"
             )
-        if not 0 <= epsilon <= 1:
+        if not (epsilon == 0 or SMALLEST <= epsilon <= 1):
             raise InputError(
-                f"expected epsilon to be between 0 and 1, received {epsilon}; choose a probability"
+                f"expected epsilon to be between 0 and 1, and at least {_digits(SMALLEST)} if it "
+                f"is not 0, received {epsilon}; choose another"
             )
         if any(epsilon != kind.EPSILON for kind in with_epsilon):
-            name += f"-epsilon{epsilon:g}"
+            name += f"-epsilon{_digits(epsilon)}"
     return name.replace(".", "_")
+
+
+def _digits(number: float) -> str:
+    """A number of 0 or above, exactly and without an exponent, as `make_policy` reads it."""
+    # abs, because -0.0 is 0, too, and would be written with its sign.
+    return np.format_float_positional(abs(number), trim="-")
 
 
 def looks_ahead(policy: str) -> bool:
@@ -287,4 +297,6 @@ def make_policy(name: str, game: AtariGame, rng: np.random.Generator) -> Policy:
         policies.append(POLICIES[each](game, rng, **more))
     if len(policies) == 1:
         return policies[0]
-    return MixedPolicy(policies, list(number.values()), rng)
+    # The user's shares add up to 1 less exactly than NumPy asks for.
+    shares = np.array(list(number.values()))
+    return MixedPolicy(policies, shares / shares.sum(), rng)

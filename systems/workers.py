@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from systems.errors import InputError
+
 
 class Worker:
     """The parent's side of a worker process.
@@ -51,9 +53,17 @@ class Worker:
             self.connection.send(message)
 
     def receive(self) -> Any:
-        """Waits for an answer."""
+        """Waits for an answer.
+
+        Raises:
+            InputError: the worker raised it in place of an answer.
+            RuntimeError: the worker ended.
+        """
         with self._death_explained():
-            return self.connection.recv()
+            answer = self.connection.recv()
+        if isinstance(answer, InputError):
+            raise answer
+        return answer
 
     def stop(self) -> None:
         """Ends the process, whatever it is doing."""
@@ -84,12 +94,21 @@ class Worker:
 def parent() -> Iterator[tuple[Connection, list[str]]]:
     """The worker's side: the connection to the parent, and the arguments of `Worker`.
 
-    The block ends without an error when the parent goes away.
+    The block ends without an error when the parent goes away. An `InputError` in it becomes the
+    answer to every request, until then.
     """
     file_descriptor, *arguments = sys.argv[1:]
     # EOFError and ConnectionError: the parent has what it needs, or was killed.
     with Connection(int(file_descriptor)) as them, contextlib.suppress(EOFError, ConnectionError):
-        yield them, arguments
+        try:
+            yield them, arguments
+        except InputError as error:
+            # As text, because what is made of other arguments could not be read from the pipe.
+            refusal = InputError(str(error))
+            # The worker stays, so that the parent can send until it reads this.
+            while True:
+                them.send(refusal)
+                them.recv()
 
 
 def require_parent(connection: Connection) -> None:
@@ -109,6 +128,7 @@ def answers(
         module, function, arguments: as `Worker` takes them.
 
     Raises:
+        InputError: a worker raised it in place of an answer.
         RuntimeError: a worker ended before its work did.
     """
     waiting = list(reversed(jobs))

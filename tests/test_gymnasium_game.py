@@ -1,5 +1,6 @@
 """Any Gymnasium environment is recorded, trained on and played as the Atari games are."""
 
+import importlib.util
 import json
 import sys
 
@@ -13,7 +14,7 @@ import plan
 import systems.compressed_env  # noqa: F401 - registers CompressedAtari-v0
 from systems.dataset import Dataset
 from systems.errors import InputError
-from systems.gymnasium_game import Environment, GymnasiumGame
+from systems.gymnasium_game import Environment, GymnasiumGame, name_of
 from systems.record import main, record
 from utils.acting.twin_game import TwinGame, WorldModel
 from utils.checkpoint import Checkpoint
@@ -134,6 +135,37 @@ def test_a_reward_that_is_no_number_is_named():
     game = GymnasiumGame(Environment(WALKER, {"reward": float("nan")}))
     with pytest.raises(InputError, match="finite rewards, received nan"):
         game.step(0)
+
+
+def test_what_a_worker_refuses_ends_the_command_with_that_message_alone(tmp_path, capfd):
+    flags = [f"--env={WALKER}", "--num_frames=20", "--num_workers=2", f"--data_path={tmp_path}"]
+    with pytest.raises(SystemExit) as end:
+        main([*flags, '--env_kwargs={"reward": NaN}'])
+    assert end.value.code == 2
+    error = capfd.readouterr().err
+    assert f"error: expected finite rewards, received nan of {WALKER}. Mend" in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.rglob("metadata.json"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pygame"), reason="pygame is installed")
+def test_an_environment_that_misses_a_package_only_when_it_draws_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--env=CartPole-v1", "--num_frames=20", f"--data_path={tmp_path}"])
+    assert end.value.code == 2
+    assert "received CartPole-v1 with {}: pygame is not installed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("env_id", "name"),
+    [
+        ("ALE/MsPacman-v5", "ms_pacman"),
+        ("ALE/Pong-ram-v5", "ALE-Pong-ram-v5"),
+        ("pkg/Walk it-v0", "pkg-Walk-it-v0"),
+    ],
+)
+def test_an_environment_is_called_by_its_game_or_its_id(env_id, name):
+    assert name_of(env_id) == name
 
 
 @pytest.mark.thorough

@@ -59,6 +59,29 @@ def test_an_action_without_a_frame_after_it_is_left_out(tmp_path, lines):
     np.testing.assert_array_equal(shades_of(dataset, 0), [0, 10, 20, 30])
 
 
+def test_numbers_are_read_with_zeros_before_them(tmp_path):
+    video = write_video(tmp_path / "a.mkv", [0, 10, 20, 30])
+    (tmp_path / "a.csv").write_text("action\n00\n02\n2\n\n")
+    dataset = Dataset(import_videos([(video, tmp_path / "a.csv")], "g", tmp_path / "data"))
+    assert [list(a) for a in dataset.actions] == [[0, 2, 2]]
+    assert dataset.action_meanings == ["0", "1", "2"]
+
+
+def test_what_is_there_already_is_said_to_be_until_it_is_replaced(tmp_path, capsys):
+    video = write_video(tmp_path / "a.mkv", [0, 10, 20])
+    table = tmp_path / "a.csv"
+    command = [str(video), str(table), f"--data_path={tmp_path / 'data'}"]
+    for action, flags, said in (
+        ("left", [], "1 episodes, 2 steps"),
+        ("right", [], "is there already, nothing to do; --overwrite imports it again"),
+        ("right", ["--overwrite"], "actions right"),
+    ):
+        table.write_text(f"action\n{action}\n{action}\n")
+        main([*command, *flags])
+        output = capsys.readouterr().out
+        assert said in output and ("episodes" in output) == ("nothing to do" not in output)
+
+
 def test_several_videos_make_one_data_set_of_shrunk_frames(tmp_path, capsys):
     files = []
     for name in "ab":
@@ -100,3 +123,15 @@ def test_what_is_no_video_is_refused(tmp_path, capsys):
             main([str(tmp_path / name), str(tmp_path / "a.csv"), f"--data_path={tmp_path / 'd'}"])
         assert end.value.code == 2
         assert "expected a video, received" in capsys.readouterr().err
+
+
+def test_a_video_without_frames_is_refused(tmp_path, capsys):
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        container.start_encoding()
+    (tmp_path / "a.csv").write_text("action\n1\n")
+    with pytest.raises(SystemExit) as end:
+        main([str(tmp_path / "a.avi"), str(tmp_path / "a.csv"), f"--data_path={tmp_path / 'd'}"])
+    assert end.value.code == 2
+    assert "a.avi, which holds no frame that can be read" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Data sets that are joined: all episodes of all of them, and no others."""
 
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -9,9 +10,12 @@ import pytest
 from systems.controlled import find_controlled
 from systems.dataset import CONTROLLED, Dataset
 from systems.errors import InputError
+from systems.import_video import import_videos
 from systems.join import join, main
 from systems.metadata import METADATA
 from systems.record import record
+
+from .test_import_video import write_video
 
 pytestmark = pytest.mark.slow
 SHAPE = 84, 84, 1
@@ -80,6 +84,37 @@ def test_a_colour_is_known_where_any_data_set_knows_it(sets, tmp_path):
     with pytest.raises(InputError, match="expected one palette"):
         join(sets, "again", tmp_path)
     assert not (tmp_path / "freeway" / "again-v1").exists()
+
+
+def test_sets_of_other_videos_are_joined_and_all_videos_named(tmp_path):
+    sets = []
+    for name in "abc":
+        (tmp_path / f"{name}.csv").write_text("action\n1\n0\n")
+        pair = write_video(tmp_path / f"{name}.mkv", [5, 6, 7]), tmp_path / f"{name}.csv"
+        sets.append(import_videos([pair], "g", tmp_path, name))
+    both = Dataset(join(sets[:2], "both", tmp_path))
+    assert both.metadata["videos"] == ["a.mkv", "b.mkv"]
+    joined = Dataset(join([both.directory, sets[2]], "joined", tmp_path))
+    assert joined.metadata["videos"] == ["a.mkv", "b.mkv", "c.mkv"]
+    assert joined.lengths.tolist() == [2, 2, 2]
+
+
+def test_a_game_without_a_name_is_called_by_the_directory_of_the_data_set(
+    sets, tmp_path, monkeypatch
+):
+    for path in sets:
+        metadata = json.loads((path / METADATA).read_text())
+        del metadata["game"]
+        (path / METADATA).write_text(json.dumps(metadata))
+    home = tmp_path / "home"
+    home.mkdir()
+    sets[0].parent.rename(home / "nested")
+    sets[1].rename(home / "flat")
+    monkeypatch.chdir(home)
+    for name, order in (("one", ["nested", "flat"]), ("two", ["flat", "nested"])):
+        output = join([Path(each) for each in order], name, tmp_path / "data")
+        assert output == tmp_path / "data" / "home" / f"{name}-v1" / "data"
+        assert Dataset(output).metadata["dataset_id"] == f"home/{name}-v1"
 
 
 def test_what_cannot_be_joined_is_refused(sets, tmp_path):

@@ -159,10 +159,30 @@ def test_a_policys_name_tells_its_epsilon(ms_pacman):
         (("random:0.5,skilled:0.4",), "add up to 1"),
         (("random:half,skilled:0.5",), "add up to 1"),
         (("random:0.5,random:0.5",), "several with their shares"),
+        (("random:nan,skilled:0.5",), "add up to 1"),
+        (("random:0.5,skilled:nan",), "add up to 1"),
+        (("random:1e-9,skilled:1",), "shares of at least 0.000001 that"),
         (("lookahead", 1.5), "between 0 and 1"),
+        (("lookahead", 1e-9), "at least 0.000001 if it is not 0, received 1e-09"),
     ):
         with pytest.raises(InputError, match=message):
             policy_name(*arguments)
+
+
+def test_names_are_exact(ms_pacman):
+    for epsilon in (0.00001, 0.1234567, 0.12345678, 1 / 3, 1e-6, 0.0, -0.0, 1.0):
+        policy = make_policy(policy_name("lookahead", epsilon), ms_pacman, None)
+        assert policy.settings["epsilon"] == epsilon
+    assert policy_name("lookahead", 0.00001) == "lookahead-epsilon0_00001"
+    assert policy_name("random:0.00001,skilled:0.99999") == "random0_00001-skilled0_99999"
+
+
+@pytest.mark.parametrize("last", ["0.3333334", "0.3333333"])
+def test_shares_that_add_up_to_about_1_are_played(last, ms_pacman):
+    name = policy_name(f"random:0.3333333,persistent:0.3333333,skilled:{last}")
+    assert f"skilled{last.replace('.', '_')}" in name
+    policy = make_policy(name, ms_pacman, np.random.default_rng(1))
+    assert actions_of(policy, 3).shape == (3,)
 
 
 def test_several_policies_play_as_much_as_their_shares_say(ms_pacman):

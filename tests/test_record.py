@@ -20,9 +20,10 @@ import pytest
 
 from systems.atari import AtariGame
 from systems.dataset import Dataset
-from systems.episodes import Colour, Episode
+from systems.episodes import Colour, Episode, EpisodeWorker
 from systems.errors import InputError
 from systems.files import workspace
+from systems.real_game import RealGame
 from systems.record import dataset_directory, main, record
 from systems.workers import Worker
 
@@ -494,6 +495,19 @@ def test_a_worker_that_breaks_its_pipe_and_hangs_is_killed(monkeypatch):
         assert worker.process.wait(timeout=10) == -signal.SIGKILL
     finally:
         worker.process.kill()
+
+
+def test_what_a_worker_refuses_is_raised_in_the_parent_whatever_it_sent_meanwhile():
+    worker = EpisodeWorker(RealGame("freewey"), "random", 1)
+    try:
+        assert worker.connection.poll(60)
+        worker.begin(0, 10)
+        for _ in range(2):  # the answer to every request
+            with pytest.raises(InputError, match="did you mean: freeway"):
+                worker.proceed()
+        assert worker.process.poll() is None
+    finally:
+        worker.stop()
 
 
 def test_workers_do_not_import_the_script_that_records(tmp_path):
