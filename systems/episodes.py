@@ -86,6 +86,7 @@ def play_episodes(
     num_workers: int,
     on_progress: Callable[[int], None],
     known: Sequence[Sequence[int]] = (),
+    known_alone: bool = False,
 ) -> Iterator[Episode]:
     """Plays episodes 0, 1, ... until they have `num_steps` steps in all. The last one is cut.
 
@@ -97,8 +98,10 @@ def play_episodes(
         num_workers: how many processes play.
         on_progress: called with the number of steps played so far.
         known: the actions that the policy takes in the first episodes, where they are known.
+        known_alone: whether an episode ends where they end. They have to be enough then.
 
     Raises:
+        InputError: a worker cannot play the game.
         RuntimeError: a worker process ended before its work did.
     """
     workers: list[EpisodeWorker] = []
@@ -111,9 +114,11 @@ def play_episodes(
         while steps_missing:
             for worker in workers:
                 # No episode begins once those before it have enough steps.
-                if worker.episode is None and steps_played < num_steps:
+                more = steps_played < num_steps and not (known_alone and num_begun == len(known))
+                if worker.episode is None and more:
                     missing = num_steps - steps_played
                     actions = known[num_begun] if num_begun < len(known) else ()
+                    missing = min(missing, len(actions)) if known_alone else missing
                     under_way.append(worker.begin(num_begun, missing, actions))
                     num_begun += 1
             busy = {worker.connection: worker for worker in workers if worker.episode is not None}

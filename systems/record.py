@@ -147,7 +147,8 @@ def record(
         known_actions: what the policy does in the first episodes, where that is known. It need not
             be found out again, which takes most of the time where a policy looks ahead.
         player: who chose the known actions, if it was no policy: letters, digits and hyphens. The
-            data set is named after it. The policy goes on where they end.
+            data set is named after it. Each episode ends where they end, so they have to be
+            `num_frames` or more.
 
     Returns:
         The data set's directory: that of `dataset_directory`, by `player` or `policy_name`.
@@ -163,6 +164,9 @@ def record(
     ):
         if value < minimum:
             raise InputError(f"expected {name} to be at least {minimum}, received {value}")
+    known = sum(map(len, known_actions))
+    if player and known < num_frames:
+        raise InputError(f"expected {num_frames} known actions of {player}, received {known}")
     in_environment = isinstance(game, Environment)
     if in_environment and looks_ahead(policy):
         raise InputError(
@@ -216,6 +220,7 @@ def _play_and_write(
                 num_workers,
                 on_progress=lambda count: bar.update(count - bar.n),
                 known=known_actions,
+                known_alone=player is not None,
             )
         ) as episodes,
         EpisodesWriter(directory, played.screen_shape, played.first_action) as writer,

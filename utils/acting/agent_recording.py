@@ -13,7 +13,7 @@ from utils.acting import agent_score
 from utils.acting.agent_files import WEIGHTS, TrainedAgent
 
 SIDE_BY_SIDE = 4  # games at once: as many episodes may be played more than are needed
-AFTER_IT = "persistent"  # who would go on where the agent's actions end
+NOBODY = "random"  # `record` wants a policy, which plays no step here
 
 
 def record_agent(directory: Path, num_frames: int, seed: int, data_path: Path) -> Path:
@@ -56,7 +56,7 @@ def record_agent(directory: Path, num_frames: int, seed: int, data_path: Path) -
     actions = _actions(agent, num_frames, seed)
     recorded = record(
         config.game,
-        AFTER_IT,
+        NOBODY,
         num_frames,
         seed,
         data_path,
