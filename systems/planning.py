@@ -40,6 +40,9 @@ class Simulator(Protocol):
     def observe(self, frames: np.ndarray, actions: np.ndarray) -> None:
         """Observes each game's next frame, uint8 (games, ...), and the action that led to it."""
 
+    def keep(self, games: np.ndarray) -> None:
+        """Forgets all games but some, bool (games,)."""
+
     def values(self, actions: np.ndarray, discount: float) -> np.ndarray:
         """Returns the discounted rewards of sequences of actions from here.
 
@@ -65,6 +68,9 @@ class EmulatorSimulator:
 
     def observe(self, frames: np.ndarray, actions: np.ndarray) -> None:
         """Does nothing: the emulator is where it is."""
+
+    def keep(self, games: np.ndarray) -> None:
+        """Does nothing: there is one game."""
 
     def values(self, actions: np.ndarray, discount: float) -> np.ndarray:
         """See `Simulator`. There is one game."""
@@ -115,6 +121,11 @@ class Planner:
     def num_tried(self) -> int:
         """Sequences tried for a game in a decision, which the rounds share evenly."""
         return self._rounds * self._size
+
+    def keep(self, games: np.ndarray) -> None:
+        """Forgets all games but some, bool (games,)."""
+        self._rngs = [rng for rng, kept in zip(self._rngs, games, strict=True) if kept]
+        self._uniform, self._plans = self._uniform[games], self._plans[games]
 
     def plan(self, simulator: Simulator) -> np.ndarray:
         """Returns each game's best sequence of actions from here, int (games, horizon)."""
@@ -210,16 +221,19 @@ def play_side_by_side(
         game.reset(episode_seed("planning", play.seed, episode))
     at_random = [PersistentPolicy(*one) for one in zip(games, rngs, strict=True)]
     earned, steps = np.zeros(len(games)), np.zeros(len(games), int)
+    planned = np.arange(len(games))  # the games in the planner's batch
+
+    def alive():
+        """Which of the planned games are not over, bool (planned,)."""
+        return np.array([not (games[i].terminated or games[i].truncated) for i in planned])
 
     def take(actions):
-        """Plays one step of the games that are not over; returns which, bool (games,)."""
-        alive = np.array([not (game.terminated or game.truncated) for game in games])
-        for i in np.flatnonzero(alive):
-            earned[i] += games[i].step(int(actions[i]))[1]
-        return alive
+        """Plays one step of the planned games that are not over."""
+        for i, action in zip(planned[alive()], actions[alive()], strict=True):
+            earned[i] += games[i].step(int(action))[1]
 
     def observations():
-        return None if shape is None else np.stack([game.observation(shape) for game in games])
+        return None if shape is None else np.stack([games[i].observation(shape) for i in planned])
 
     frames, actions = [observations()], []
     for _ in range(play.warmup - 1):
@@ -236,15 +250,23 @@ def play_side_by_side(
         if simulator_of:
             plans = planner.plan(simulator)
         else:
-            plans = np.array([[policy.action()] for policy in at_random])
+            plans = np.array([[at_random[i].action()] for i in planned])
         if watcher and not (games[0].terminated or games[0].truncated):
             started = time.monotonic()
             watcher.watch(games[0], plans[0])
             watching += time.monotonic() - started  # which does not count as deciding
-        alive = take(plans[:, 0])
-        if not alive.any():
+        left = alive()
+        if not left.any():
             break
-        steps += alive
+        steps[planned[left]] += 1
+        take(plans[:, 0])
+        # By halves, because a model compiles for each number of games.
+        left = alive()
+        if left.any() and left.sum() <= len(left) / 2:
+            planned, plans = planned[left], plans[left]
+            if simulator_of:
+                planner.keep(left)
+                simulator.keep(left)
         if simulator_of and shape is not None:
             simulator.observe(observations(), plans[:, 0])
         if i == 0:

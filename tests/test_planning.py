@@ -273,6 +273,38 @@ def test_planning_does_not_play_the_actions_of_a_recording_of_that_seed(tmp_path
         assert note.actions != recorded[9:109].tolist()
 
 
+def test_games_that_are_over_are_planned_no_more():
+    class Sizes(Target):
+        """Prefers to serve, and notes how many games it looks ahead in."""
+
+        def __init__(self, games):
+            super().__init__([1, 1])
+            self.sizes, self.games = set(), len(games)
+
+        def keep(self, games):
+            assert len(games) == self.games
+            self.games = games.sum()
+
+        def values(self, actions, discount):
+            assert len(actions) == self.games
+            self.sizes.add(self.games)
+            return super().values(actions, discount)
+
+    begun = []
+
+    def simulator_of(games):
+        begun.append(Sizes(games))
+        return begun[-1]
+
+    play = Play(RealGame("breakout"), 10, "shooting", 2, 4, 2000, 0)
+    together = play_side_by_side(play, [0, 1, 2, 3], simulator_of)
+    assert max(played.steps for played in together) < 2000
+    assert 1 in begun[0].sizes and 3 not in begun[0].sizes
+    for episode, played in enumerate(together):
+        (alone,) = play_side_by_side(play, [episode], simulator_of)
+        assert (alone.earned, alone.steps) == (played.earned, played.steps)
+
+
 def test_worker_processes_import_no_keras():
     ask = "import sys, systems.planning; print('keras' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)

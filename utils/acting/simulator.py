@@ -39,6 +39,10 @@ class CompressedSimulator:
         batch = {"frames": frames[:, None], "actions": actions, "state": self._state}
         self._state = self._observe.predict_on_batch(batch)
 
+    def keep(self, games: np.ndarray) -> None:
+        """See `systems.planning.Simulator`."""
+        self._state = State(*(np.asarray(part)[games] for part in self._state))
+
     def values(self, actions: np.ndarray, discount: float) -> np.ndarray:
         """See `systems.planning.Simulator`.
 
