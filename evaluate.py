@@ -46,7 +46,13 @@ from systems.arguments import (
     add_json,
     add_seed,
 )
-from systems.errors import check_writable, exit_on_input_error, user_path, whole_number
+from systems.errors import (
+    InputError,
+    check_writable,
+    exit_on_input_error,
+    user_path,
+    whole_number,
+)
 from utils.checkpoint_flags import add_checkpoint_arguments, checkpoint_directories
 from utils.start import prepare
 
@@ -56,9 +62,7 @@ def main() -> None:
     prepare()
     args = parser().parse_args()
     with exit_on_input_error():
-        for path in (args.json, args.plot, args.export_windows):
-            if path:
-                check_writable(path)
+        _check_files(args)
         # After the flags are parsed, because NumPy and TensorFlow take seconds to import.
         from utils.watching.measure import HeldOutPlay, compare_checkpoints, export_windows
 
@@ -68,6 +72,27 @@ def main() -> None:
             export_windows(checkpoints, play, args.export_windows)
         else:
             compare_checkpoints(checkpoints, play, args.json, args.plot, args.predictions)
+
+
+def _check_files(args):
+    """Raises InputError for names of files that cannot be used, before anything is computed."""
+    if args.export_windows:
+        for flag in ("json", "plot", "predictions"):
+            if getattr(args, flag):
+                raise InputError(
+                    f"expected no --{flag} beside --export_windows, which measures nothing, "
+                    f"received {getattr(args, flag)}. Leave one of the two out."
+                )
+    for path in (args.json, args.plot, args.export_windows):
+        if path:
+            check_writable(path)
+    from utils.watching.plot import check_plot
+    from utils.watching.predictions import check_npz
+
+    if args.plot:
+        check_plot(args.plot)
+    if args.export_windows:
+        check_npz("--export_windows", args.export_windows)
 
 
 def parser() -> Parser:

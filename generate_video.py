@@ -32,10 +32,12 @@ def main() -> None:
     with exit_on_input_error():
         # After the flags are parsed, because NumPy and TensorFlow take seconds to import.
         from utils.watching.render import render
+        from utils.watching.video import check_output
 
+        outputs = [check_output(path) for path in args.video]  # before weights are computed
         render(
             checkpoint_directories(args),
-            args.video,
+            outputs,
             horizon=args.horizon,
             actions=args.actions or ["replay"],
             labels=args.label or [],

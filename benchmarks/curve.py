@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks.pages import ratio
 from systems.arguments import TRAINED, Parser
 from systems.errors import InputError, check_writable, exit_on_input_error, say, user_path
 from utils.config import read_config
@@ -52,9 +53,9 @@ def curve(directory: Path, variant: str | None = None) -> dict:
 
     Returns:
         dict of stages: name, began and ended, in minutes, errors on test play, by horizon, over
-        those of repeating the last frame, and num_windows, on which they were measured; loss:
-        [minute, value] of pretraining; and errors: by horizon, [minute, value] over that of
-        repeating the last frame.
+        those of repeating the last frame (None where that has none), and num_windows, on which
+        they were measured; loss: [minute, value] of pretraining; and errors: by horizon,
+        [minute, value] over that of repeating the last frame.
 
     Raises:
         InputError: there is no such log.
@@ -72,13 +73,13 @@ def curve(directory: Path, variant: str | None = None) -> dict:
         points = []
         for _, events in logs:
             errors = {}
-            for time, tag, value in events:
+            for time, tag, value, step in events:
                 for prefix in (PRETRAINING, ""):
                     name = f"{prefix}error_at_step_{horizon}/mse"
                     if tag in (name, f"{name}_repeat_last"):
-                        errors.setdefault((prefix, round(time)), {})[tag == name] = time, value
+                        errors.setdefault((prefix, step), {})[tag == name] = time, value
             for pair in errors.values():
-                if len(pair) == 2:
+                if len(pair) == 2 and pair[False][1]:
                     points.append([minutes(pair[True][0]), pair[True][1] / pair[False][1]])
         return points
 
@@ -95,7 +96,7 @@ def curve(directory: Path, variant: str | None = None) -> dict:
         "loss": [
             [minutes(time), value]
             for _, events in logs
-            for time, tag, value in events
+            for time, tag, value, _ in events
             if tag == "pretraining_loss"
         ],
         "errors": {str(horizon): ratios(horizon) for horizon in HORIZONS},
@@ -106,12 +107,12 @@ def _of_test_play(stage):
     """What a stage's last lines of output say of its test play; nothing before that."""
     results = read_config(stage).results or {"horizons": {}, "num_windows": 0}
     rows = results["horizons"].items()
-    errors = {horizon: row["mse"] / row["mse_repeat_last"] for horizon, row in rows}
+    errors = {horizon: ratio(row, "mse") for horizon, row in rows}
     return {"errors": errors, "num_windows": results["num_windows"]}
 
 
 def _logged(directory, pattern):
-    """A stage's name and its events: time, tag and value, at most once."""
+    """A stage's name and its events: time, tag, value and step, at most once."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
     from tensorboard.util.tensor_util import make_ndarray
 
@@ -122,9 +123,9 @@ def _logged(directory, pattern):
                 for value in event.summary.value:
                     if value.metadata.plugin_data.plugin_name == "scalars":
                         number = float(make_ndarray(value.tensor))
-                        events.append((event.wall_time, value.tag, number))
+                        events.append((event.wall_time, value.tag, number, event.step))
                 if not event.summary.value:
-                    events.append((event.wall_time, "", 0.0))
+                    events.append((event.wall_time, "", 0.0, event.step))
         if events:
             yield logs.parent.name, sorted(events)
             return

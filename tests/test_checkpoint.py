@@ -1,5 +1,6 @@
 """Checkpoints: their configuration, their weights and the precision they are computed in."""
 
+import cProfile
 import dataclasses
 import itertools
 import json
@@ -20,6 +21,7 @@ from utils.checkpoint import (
     load_weights,
     resume_from,
     save_weights,
+    training_in,
     write_weights,
 )
 from utils.config import CONFIG as CONFIG_FILE
@@ -50,6 +52,16 @@ def test_bfloat16_is_for_processors_with_instructions_for_it(tmp_path, flags, ex
     assert not fast_bfloat16(cpuinfo)  # as on macOS, where there is no such file
     cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
     assert fast_bfloat16(cpuinfo) is expected
+
+
+def test_a_training_removes_what_a_killed_one_left_and_nothing_of_others(tmp_path):
+    killed = [tmp_path / ".partial-1-a", tmp_path / "resume" / ".partial-2-b"]
+    others = [tmp_path / "stage" / ".partial-3-c", tmp_path / "best.weights.h5"]
+    for path in killed + others:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    with training_in(tmp_path):
+        assert [path.exists() for path in killed + others] == [False, False, True, True]
 
 
 def test_auto_is_the_same_choice_for_training_and_imagining(tmp_path):
@@ -187,3 +199,16 @@ def test_a_stage_says_when_one_before_it_was_trained_again(tmp_path, capsys):
     # Weights that are gone, or of before digests were written, say nothing.
     (stages[0] / "best.weights.h5").unlink()
     assert Checkpoint(stages[2]).superseded() is None
+
+
+def test_before_shipped_weights_no_stage_is_searched_for(tmp_path):
+    shipped = tmp_path / "shipped.npz"
+    np.savez(shipped, kernel=np.zeros(3))
+    for before in (shipped, tmp_path / "removed", tmp_path):
+        origin = {"restored_from": str(before), "restored_weights": "0123456789abcdef"}
+        checkpoint = Checkpoint(write_checkpoint(tmp_path / "stage", **origin))
+        profile = cProfile.Profile()
+        assert profile.runcall(checkpoint.superseded) is None
+        called = {str(entry.code) for entry in profile.getstats()}
+        assert any("digest" in name for name in called)  # so that calls are seen
+        assert not any("scandir" in name for name in called)

@@ -1,5 +1,6 @@
 """A wrong checkpoint path is answered with the checkpoints that there are."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -74,6 +75,35 @@ def test_a_loop_of_links_ends(here):
     stages(f"{PONG}/paper_seq_1")
     (here / "checkpoints" / "loop").symlink_to(here / "checkpoints")
     assert near(f"{PONG}/paper_seq_2") == [f"{PONG}/paper_seq_1"]
+
+
+@contextlib.contextmanager
+def without_roots_rights():
+    """As another user, because permissions stop root nowhere."""
+    if os.geteuid():
+        yield
+        return
+    try:
+        os.seteuid(65534)
+    except PermissionError:
+        pytest.skip("this root may not become another user")
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_directories_that_may_not_be_entered_are_passed_over(here):
+    stages(f"{PONG}/paper_seq_1", f"{PONG}/theirs/paper_seq_1")
+    theirs = here / PONG / "theirs"
+    theirs.chmod(0)
+    try:
+        with without_roots_rights():
+            with pytest.raises(PermissionError):
+                (theirs / "config.json").is_file()
+            assert near(f"{PONG}/paper_seq_2") == [f"{PONG}/paper_seq_1"]
+    finally:
+        theirs.chmod(0o700)
 
 
 def test_the_message_names_them(here):

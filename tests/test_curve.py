@@ -1,5 +1,6 @@
 """How a training went, read from its TensorBoard logs and drawn."""
 
+import itertools
 import json
 import time
 from dataclasses import replace
@@ -73,6 +74,24 @@ def test_the_curve_of_one_variant_where_both_lie(stages):
     found = curve.curve(stages, "compression")
     assert [stage["name"] for stage in found["stages"]] == ["compress_seq_1"]
     assert [value for _, value in found["loss"]] == [3.0]
+
+
+def test_errors_and_their_baselines_are_paired_by_step(tmp_path, monkeypatch):
+    ticks = itertools.count()
+    # Each value is written a third of a second after the one before, as on a slow disk.
+    monkeypatch.setattr(time, "time", lambda: 1e9 + next(ticks) / 3)
+    logs = Logs(tmp_path / "paper_seq_1" / "logs")
+    for step in (20, 40):
+        logs.scalars(step, errors(step / 20, 8.0))
+    logs.scalars(60, errors(1.0, 0.0))  # still frames: nothing to compare with
+    logs.close()
+    horizons = {"1": {"mse": 1.0, "mse_repeat_last": 0.0}, "10": {"mse": 1.0, "mse_repeat_last": 4}}
+    results = {"horizons": horizons, "num_windows": 32}
+    replace(CONFIG, results=results).write(tmp_path / "paper_seq_1")
+    found = curve.curve(tmp_path)
+    for horizon in curve.HORIZONS:
+        assert [ratio for _, ratio in found["errors"][str(horizon)]] == [0.125, 0.25]
+    assert found["stages"][0]["errors"] == {"1": None, "10": 0.25}
 
 
 def test_without_logs_there_is_no_curve(tmp_path):

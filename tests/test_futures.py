@@ -12,7 +12,7 @@ from systems.dataset import Dataset
 from systems.errors import InputError
 from systems.record import record
 from systems.windows import WindowSpec, sample
-from utils.watching.futures import RealGame, actions_of
+from utils.watching.futures import RecordedMoment, actions_of
 from utils.watching.render import render
 
 from . import tiny  # noqa: F401 - makes the preset known
@@ -165,7 +165,7 @@ def test_the_video_ends_with_the_real_game(tmp_path, capsys):
     metadata["max_episode_frames"] = Dataset(directory).no_ops[0] + 4 * 70
     (directory / "metadata.json").write_text(json.dumps(metadata))
     dataset = Dataset(directory)
-    game = RealGame(dataset, 0, 50, (12, 12, 1))
+    game = RecordedMoment(dataset, 0, 50, (12, 12, 1))
     frames, rewards = game.play([1] * 100)
     assert len(frames) == len(rewards) == 20
     checkpoint = write_checkpoint(tmp_path / "checkpoint", data=directory)

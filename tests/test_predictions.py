@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 import evaluate
+from systems.errors import InputError
 from systems.record import record
+from utils.arrays import read_npz
 
 from . import tiny  # noqa: F401 - makes the preset known
 from .checkpoints import write_checkpoint
@@ -105,6 +108,10 @@ def test_predictions_of_other_windows_and_shapes_are_refused(
     windows = dict(np.load("windows.npz"))
     good = {"frames": windows["targets"]} | {key: windows[key] for key in ("starts", "horizons")}
     Path("text.npz").write_text("no arrays")
+    np.savez_compressed("altered.npz", **good)
+    content = Path("altered.npz").read_bytes()
+    middle = len(content) // 3  # of the frames
+    Path("altered.npz").write_bytes(content[:middle] + bytes(100) + content[middle + 100 :])
     cases = [
         ({**good, "starts": windows["starts"][::-1]}, [], "expected `starts`"),
         ({"frames": good["frames"]}, [], "received none"),
@@ -122,13 +129,82 @@ def test_predictions_of_other_windows_and_shapes_are_refused(
         assert expected in capsys.readouterr().err
     for more, expected in (
         (["--predictions=text.npz"], "reading failed"),
+        (["--predictions=altered.npz"], "expected predictions in altered.npz, as numpy.savez"),
         (["--predictions=no.npz"], "no.npz"),
-        (["--export_windows=windows.hdf5"], "to end in .npz"),
         (["--export_windows=w.npz", f"--checkpoint={checkpoint}"], "expected one checkpoint"),
         (["--horizon=1,10,100,1000"], "expected --horizon of at most 81, the frames after"),
     ):
         with pytest.raises(SystemExit) as end:
             run(monkeypatch, checkpoint, *more)
+        assert end.value.code == 2
+        assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_damaged_arrays_are_one_kind_of_error(tmp_path, save):
+    whole, path = tmp_path / "whole.npz", tmp_path / "damaged.npz"
+    arrays = {"levels": np.arange(40, dtype=np.float32), "starts": np.arange(6)}
+    save(whole, **arrays)
+    for name, array in read_npz(whole, "arrays").items():
+        np.testing.assert_array_equal(array, arrays[name])
+    content, refused = whole.read_bytes(), 0
+    cut = [content[:size] for size in range(0, len(content), 9)]
+    altered = [bytearray(content) for _ in content]
+    for i, each in enumerate(altered):
+        each[i] ^= 1 << i % 8
+    for damaged in cut + altered:
+        path.write_bytes(damaged)
+        try:
+            read_npz(path, "arrays")
+        except InputError as error:
+            refused += 1
+            assert str(error).startswith("expected arrays, but reading failed: ")
+    # No checksum covers the times of the files within.
+    assert len(cut) + len(altered) / 2 < refused
+
+
+def test_what_is_no_npz_is_not_called_a_pickle(tmp_path):
+    pointer, array = tmp_path / "pointer.npz", tmp_path / "array.npy"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    np.save(array, np.zeros(3))
+    for path in (pointer, array):
+        with pytest.raises(InputError, match=r"failed: File is not a zip file\. Fetch it\.$"):
+            read_npz(path, f"weights in {path}", "Fetch it.")
+
+
+def test_flags_that_do_not_fit_are_refused_before_weights_are_computed(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    windows = "--export_windows=windows.npz"
+    for more, expected in (
+        (["--plot=errors.jpeg"], "expected --plot to end in"),
+        (["--export_windows=windows.hdf5"], "expected --export_windows to end in .npz"),
+        ([windows, "--json=f.json"], "expected no --json beside --export_windows"),
+        ([windows, "--plot=f.png"], "expected no --plot beside --export_windows"),
+        ([windows, "--predictions=p.npz"], "expected no --predictions beside --export_windows"),
+    ):
+        # No weights are shipped for this game, which would be said next.
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", "--pretrained=frogs", *more])
+        with pytest.raises(SystemExit) as end:
+            evaluate.main()
+        assert end.value.code == 2
+        assert expected in capsys.readouterr().err
+
+
+def test_missing_weights_are_said_before_the_data_are_read(
+    checkpoint, tmp_path, monkeypatch, capsys
+):
+    shutil.copy(checkpoint / "config.json", tmp_path)
+    nowhere = "--dataset=/nowhere"
+    for directory, more, expected in (
+        (tmp_path, [], "expected a trained stage's weights"),
+        (checkpoint, [f"--checkpoint={tmp_path}"], "expected a trained stage's weights"),
+        # They need none, so that what is missing next is said.
+        (tmp_path, ["--predictions=predictions.npz"], "expected a data set"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            run(monkeypatch, directory, nowhere, *more)
         assert end.value.code == 2
         assert expected in capsys.readouterr().err
 
@@ -139,6 +215,7 @@ def test_what_is_missing_or_otherwise_is_said(checkpoint, tmp_path, monkeypatch,
     other.mkdir()
     config["data"]["training"] = str(tmp_path / "gone")
     config["emulator"]["mode"] = 1
+    config["pooled_frames"] = 1
     (other / "config.json").write_text(json.dumps(config))
     (other / "best.weights.h5").symlink_to(checkpoint / "best.weights.h5")
     run(monkeypatch, other, f"--json={tmp_path / 'results.json'}")
@@ -147,8 +224,26 @@ def test_what_is_missing_or_otherwise_is_said(checkpoint, tmp_path, monkeypatch,
     row = results["horizons"]["6"]
     assert row["mse_recall"] is row["ratio_recall"] is row["seen"] is None
     errors = capsys.readouterr().err
-    for said in ("gone, is not there", "has mode 0, and the model was trained with 1"):
+    for said in (
+        "gone, is not there",
+        "has mode 0, and the model was trained with 1",
+        "has pooled_frames 2, and the model was trained with 1",
+    ):
         assert said in errors and any(said in note for note in results["notes"])
+
+
+def test_why_a_training_set_cannot_be_used_is_said(checkpoint, tmp_path, monkeypatch, capsys):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "metadata.json").write_text("damaged")
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["data"]["training"] = str(tmp_path / "data")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "best.weights.h5").symlink_to(checkpoint / "best.weights.h5")
+    run(monkeypatch, tmp_path)
+    errors = capsys.readouterr().err
+    assert "note: the training set cannot be used, so recall and the overlap with it" in errors
+    assert "left out: expected a data set in Minari's layout" in errors
+    assert "is not there" not in errors
 
 
 @pytest.mark.thorough

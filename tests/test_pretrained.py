@@ -2,7 +2,11 @@
 
 import importlib
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,7 @@ import plan
 import play
 from model.predictor import RollOut
 from model.presets import PRESETS, Conv
+from systems.dataset import Dataset
 from systems.errors import InputError
 from systems.windows import WindowSpec, sample
 from utils import pretrained, small_weights
@@ -210,6 +215,10 @@ def test_a_stage_starts_from_it(shipped, variant, capsys):
         load_weights(predictor.network, directory)
         kernels.append(np.array(predictor.network.core.kernel))
     np.testing.assert_allclose(*kernels, atol=1e-6)
+    run(shipped, script, "--pretrained", "--learning_rate=1e-12")
+    assert "is finished" in capsys.readouterr().out
+    error = fails(capsys, lambda: run(shipped, script, "--learning_rate=1e-12"))
+    assert "expected --pretrained, with which the finished stage" in error
 
 
 @pytest.mark.thorough
@@ -270,8 +279,15 @@ def test_what_is_damaged_or_cannot_be_shipped_is_refused(shipped, trained, varia
     with pytest.raises(InputError, match=r"expected convolution_0.kernel of shape"):
         pretrained_checkpoint("freeway", variant)
     file.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="reading them failed"):
+    with pytest.raises(InputError, match="expected the weights of a pretraining .* reading failed"):
         pretrained_checkpoint("freeway", variant)
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    for damaged in (whole[: len(whole) // 2], pointer, b""):
+        file.write_bytes(damaged)
+        # Before its data are recorded, the file is read for their actions.
+        with pytest.raises(InputError, match="expected shipped weights .* Check the file out"):
+            pretrained_checkpoint("freeway", variant, shipped / "elsewhere")
+        assert not (shipped / "elsewhere").exists()
     file.with_suffix(".json").write_text("{}")
     with pytest.raises(InputError, match="reading it failed"):
         pretrained_checkpoint("freeway", variant)
@@ -285,6 +301,50 @@ def pretrained_copy(path, stage):
     copy = shutil.copytree(stage, path / "stage")
     (copy / PRETRAINING).unlink()
     return copy
+
+
+def test_where_nothing_can_be_written_is_said(shipped, trained, variant):
+    nowhere = shipped / "file" / "directory"
+    nowhere.parent.touch()
+    dataset = Dataset(Shipped("freeway", variant).record("training", trained / "data"))
+    with pytest.raises(InputError, match="expected to write .*file"):
+        pretrained_checkpoint("freeway", variant, trained / "data", nowhere)
+    config = Checkpoint(trained / "stage").config
+    file = shipped / "shipped" / f"freeway_{variant}.npz"
+    with pytest.raises(InputError, match="expected to write .*file"):
+        small_weights.build(file, config, dataset, nowhere)
+    with pytest.raises(InputError, match="expected to write .*file"):
+        ship(trained / "stage", nowhere, num_frames=3000)
+
+
+SHIP = """
+import sys
+from tests.test_pretrained import Path, ship
+
+ship(Path(sys.argv[1]), Path(sys.argv[2]), num_frames=3000)
+"""
+
+
+def test_who_is_killed_while_measuring_leaves_what_was_shipped_before(trained, variant, tmp_path):
+    output, places = tmp_path / "shipped", tmp_path / "temporary"
+    for directory in (output, places):
+        directory.mkdir()
+    for suffix in ("npz", "json"):
+        (output / f"freeway_{variant}.{suffix}").write_bytes(b"before")
+    process = subprocess.Popen(
+        [sys.executable, "-c", SHIP, trained / "stage", output],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(places)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert any(line.startswith("measuring") for line in process.stdout)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    left = {path.name: path.read_bytes() for path in output.iterdir()}
+    assert left == {f"freeway_{variant}.{suffix}": b"before" for suffix in ("npz", "json")}
 
 
 SHIPPED = sorted(DIRECTORY.glob("*.npz"))

@@ -32,6 +32,7 @@ from utils.small_weights import read_arrays
 from utils.training import watch
 from utils.training.command_line import CONTROL_WEIGHT, parse, parser
 from utils.training.phases import PHASES
+from utils.training.resume import Resume
 from utils.training.stage import main
 from utils.training.stage import script as script_of
 from utils.watching.tensorboard import Logs
@@ -711,6 +712,25 @@ def test_a_run_goes_on_with_the_flags_it_began_with_alone(flags, tmp_path, capsy
     path.write_text(json.dumps({"step": 2, "weights": "step_2.weights.h5"}))
     error = fails(capsys, "compress_seq_1_train", *flags, "--max_steps=400")
     assert "received one of another version" in error
+
+
+def test_a_run_goes_on_with_the_weights_it_began_with_alone(
+    flags, trained, tmp_path, capsys, monkeypatch
+):
+    def interrupted(self, *state):
+        save(self, *state)
+        raise KeyboardInterrupt
+
+    save = Resume.save
+    with monkeypatch.context() as patch:
+        patch.setattr(Resume, "save", interrupted)
+        with pytest.raises(SystemExit):
+            run("compress_seq_3_train", *flags)
+    run("compress_seq_1_train", *flags, "--overwrite", "--seed=1", "--max_steps=2")
+    error = fails(capsys, "compress_seq_3_train", *flags)
+    assert "expected the weights from which the run in" in error
+    assert f"of {trained}" in error and "--overwrite" in error
+    run("compress_seq_3_train", *flags, "--overwrite")
 
 
 @pytest.mark.thorough

@@ -88,6 +88,11 @@ def test_the_commands_to_go_on_name_the_last_checkpoint(trained, monkeypatch):
     assert "plan.py" not in to_go_on(Checkpoint(trained / "paper_seq_1"))
 
 
+def test_a_stage_that_was_stopped_while_its_data_were_recorded_does_not_count(trained):
+    (trained / "compress_seq_1").mkdir()
+    assert list(finished_stages(trained)) == ["paper"]
+
+
 def test_a_directory_without_stages_is_refused(tmp_path, capsys):
     with pytest.raises(InputError, match="finished stages"):
         finished_stages(tmp_path)

@@ -1,6 +1,7 @@
 """An agent that learns in the compressed game: its advantages, its training, its real games."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -271,6 +272,17 @@ def test_what_it_plays_is_recorded(checkpoint, tmp_path, capsys):
     assert "is there already, nothing to do" in capsys.readouterr().out
 
 
+def test_a_recorded_game_ends_where_the_agents_play_ends(tmp_path):
+    # It stood still, so nobody played on.
+    known = [[0] * 40, [1] * 40]
+    by_it = {"known_actions": known, "player": "agent-1", "progress": False}
+    played = Dataset(record("breakout", "random", 60, 0, tmp_path, **by_it))
+    assert played.lengths.tolist() == [40, 20]
+    assert [set(actions.tolist()) for actions in played.actions] == [{0}, {1}]
+    with pytest.raises(InputError, match="expected 81 known actions of agent-1, received 80"):
+        record("breakout", "random", 81, 0, tmp_path, **by_it)
+
+
 def test_actions_are_drawn_by_their_probabilities(checkpoint):
     run(train_agent, "--checkpoint", checkpoint, *FLAGS)
     agent = agent_files.TrainedAgent(checkpoint.parent / "agent_compress_seq_5_reward")
@@ -445,6 +457,18 @@ def test_what_does_not_fit_is_refused(checkpoint, data, tmp_path, capsys):
         capsys, train_agent, "--checkpoint", checkpoint, *FLAGS, "--horizon=5", "--agent", agent
     )
     assert "expected --horizon=6" in told and "received 5" in told
+    # What cannot be trained leaves the agent that is there alone.
+    sticky = tmp_path / "sticky"
+    shutil.copytree(data, sticky)
+    about = json.loads((sticky / "metadata.json").read_text())
+    about["repeat_action_probability"] = 0.25
+    (sticky / "metadata.json").write_text(json.dumps(about))
+    other = ["--dataset", sticky, "--simulator=emulator", "--overwrite"]
+    told = refused(
+        capsys, train_agent, "--checkpoint", checkpoint, *FLAGS, "--agent", agent, *other
+    )
+    assert "expected a data set that the emulator can play again" in told
+    assert agent_files.TrainedAgent(agent).config.training.horizon == 6
     # The same place takes another agent if it is told so.
     run(
         train_agent,

@@ -195,3 +195,10 @@ def test_a_colon_in_a_name_is_no_protocol(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     write_video(name, clip())
     assert (tmp_path / name).stat().st_size > 100
+
+
+def test_a_name_that_no_video_can_have_is_said_before_weights_are_computed(tmp_path):
+    # No weights are shipped for this game, which would be said next.
+    done = start("generate_video.py", "--pretrained=frogs", f"--video={tmp_path / 'clip.avi'}")
+    assert done.returncode == 2
+    assert "expected an output ending in .mp4 or .gif" in done.stderr

@@ -29,7 +29,7 @@ from model.presets import PRESETS
 from systems.dataset import Dataset, find_dataset
 from systems.errors import InputError, one_line
 from systems.files import PARTIAL, lock, remove, write_whole
-from utils.config import WEIGHTS, CheckpointConfig, read_config
+from utils.config import CONFIG, RESUME, WEIGHTS, CheckpointConfig, read_config
 
 if TYPE_CHECKING:
     import keras
@@ -97,7 +97,11 @@ class Checkpoint:
             precision = fastest_precision(training=False)
         config = self.config
         predictor = FramePredictor(
-            config.model, config.variant, len(config.action_meanings), precision=precision
+            config.model,
+            config.variant,
+            len(config.action_meanings),
+            precision=precision,
+            warmup=config.warmup,
         )
         load_weights(predictor.network, self.directory)
         predictor.network.core.hold_gates()
@@ -134,6 +138,10 @@ class Checkpoint:
                     f"now, because that stage was trained again. Train {checkpoint.config.stage} "
                     "again with --overwrite to start from the new ones."
                 )
+            # Shipped weights are a file, and no stage comes before. `Checkpoint` would look for one
+            # near it, and `Path.is_file` would raise where the system refuses.
+            if not os.path.isfile(before / CONFIG):
+                break
             try:
                 checkpoint = Checkpoint(before)
             except InputError:
@@ -185,10 +193,14 @@ def fast_bfloat16(cpuinfo: str | Path = "/proc/cpuinfo") -> bool:
 
 
 @contextlib.contextmanager
-def training_in(directory: Path) -> Iterator[None]:
-    """Makes a stage's directory and keeps other processes from training in it.
+def training_in(directory: Path, flag: str = "--train_dir") -> Iterator[None]:
+    """Makes a stage's or an agent's directory and keeps other processes from training in it.
 
     Removes the directory in the end if it is still empty.
+
+    Args:
+        directory: where the files go.
+        flag: by which the user chooses it.
 
     Raises:
         InputError: the directory cannot be made, or another process trains in it.
@@ -200,16 +212,18 @@ def training_in(directory: Path) -> Iterator[None]:
         except filelock.Timeout as error:
             raise InputError(
                 f"expected to train alone in {directory}, but another process does so. Wait for "
-                "it, stop it, or choose another --train_dir."
+                f"it, stop it, or choose another {flag}."
             ) from error
         except OSError as error:
             raise InputError(
-                f"expected a directory to write to in --train_dir, but the system says: "
+                f"expected a directory to write to in {flag}, but the system says: "
                 f"{error.strerror}: {error.filename}"
             ) from error
         if held:
-            for leftover in directory.rglob(f"{PARTIAL}*"):  # of a process that was killed
-                remove(leftover)
+            # Of a process that was killed. What lies deeper may be another's, still at work.
+            for place in (directory, directory / RESUME):
+                for leftover in place.glob(f"{PARTIAL}*"):
+                    remove(leftover)
         try:
             yield
         finally:

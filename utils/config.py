@@ -23,6 +23,7 @@ from systems.real_game import RealGame
 
 CONFIG = "config.json"
 PRETRAINING = "pretraining.npz"  # of a stage that has pretraining
+RESUME = "resume"  # a directory: what an interrupted training goes on from
 WEIGHTS = "best.weights.h5"
 VERSION = 2  # of the file's layout
 TRAIN_DIR = Path("checkpoints")  # where the scripts train unless they are told otherwise
@@ -170,11 +171,12 @@ def _trained_stages(root):
         if not waiting:
             break
         directory = waiting.popleft()
-        if (directory / CONFIG).is_file() and (directory / WEIGHTS).is_file():
-            found.setdefault(directory.resolve(), directory)
-            continue
-        with contextlib.suppress(OSError), os.scandir(directory) as entries:
-            named = sorted(entry.name for entry in entries if entry.is_dir())
+        with contextlib.suppress(OSError):  # another user's, say, where `is_file` is refused too
+            if (directory / CONFIG).is_file() and (directory / WEIGHTS).is_file():
+                found.setdefault(directory.resolve(), directory)
+                continue
+            with os.scandir(directory) as entries:
+                named = sorted(entry.name for entry in entries if entry.is_dir())
             waiting += [directory / name for name in named if not name.startswith(".")]
     return found
 

@@ -19,9 +19,10 @@ import numpy as np
 from systems.atari import game_name
 from systems.dataset import Dataset
 from systems.errors import InputError, one_line, say
-from systems.files import workspace
+from systems.files import refusals_explained, workspace
 from systems.policies import policy_name
 from systems.record import dataset_directory, record
+from utils.arrays import read_npz
 from utils.checkpoint import WEIGHTS, stage_directory
 from utils.checkpoint_flags import DEFAULT_GAME, DEFAULT_VARIANT, DIRECTORY, shipped_names
 from utils.config import PRETRAINING, CheckpointConfig, from_json, read_config
@@ -117,14 +118,20 @@ class Shipped:
         )
 
     def record(self, role: str, data_path: Path) -> Path:
-        """Records the play of a role unless it is there; returns the data set's directory."""
+        """Records the play of a role unless it is there; returns the data set's directory.
+
+        Raises:
+            InputError: the shipped file is damaged, or the disk refuses.
+        """
         play, game = getattr(self.description, role), self.description.config.game
         where = play.directory(data_path, game)
         if where.exists():
             return where
+        arrays = read_npz(
+            self.weights, f"shipped weights in {self.weights}", "Check the file out again."
+        )
+        lengths, actions = arrays[f"{role}_lengths"], arrays[f"{role}_actions"]
         say(f"recording {play.num_frames} frames of {play.policy} play in {where}")
-        with np.load(self.weights, allow_pickle=False) as arrays:
-            lengths, actions = arrays[f"{role}_lengths"], arrays[f"{role}_actions"]
         known = np.split(actions, np.cumsum(lengths)[:-1])
         return record(game, play.policy, play.num_frames, play.seed, data_path, known_actions=known)
 
@@ -168,7 +175,7 @@ def pretrained_checkpoint(
     import_keras()
     from utils.small_weights import build
 
-    with workspace(directory) as partial:
+    with refusals_explained(directory), workspace(directory) as partial:
         if _is_made(directory, config):  # by the process that held the lock
             return directory
         build(shipped.weights, config, dataset, partial / "new")

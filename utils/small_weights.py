@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,9 +16,10 @@ from model.networks import Network
 from model.predictor import FramePredictor
 from model.pretraining import KINDS, NextFrame, Pretraining
 from systems.dataset import Dataset
-from systems.errors import InputError, one_line
-from systems.files import write_whole
+from systems.errors import InputError
+from systems.files import refusals_explained, write_whole
 from systems.windows import WindowSpec, sample
+from utils.arrays import read_npz
 from utils.checkpoint import save_weights
 from utils.config import PRETRAINING, CheckpointConfig
 
@@ -101,14 +100,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: the file is missing or damaged.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(
-            f"expected the weights of a pretraining in {path}, but reading them failed: "
-            f"{one_line(error)}"
-        ) from error
+    advice = "Train its stage again with --overwrite, or check shipped weights out again."
+    return read_npz(path, f"the weights of a pretraining in {path}", advice)
 
 
 def computed(
@@ -182,7 +175,8 @@ def build(path: Path, config: CheckpointConfig, dataset: Dataset, directory: Pat
             bar.update(round(95 * share) - bar.n)
 
         predictor, pretraining = computed(read_arrays(path), config, dataset, show)
-        directory.mkdir(parents=True)
+        with refusals_explained(directory):
+            directory.mkdir(parents=True)
         save_weights(predictor.network, directory)
         write_pretraining(directory, predictor.network, pretraining)  # to go on from
         config.write(directory)

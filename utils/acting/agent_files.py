@@ -19,14 +19,14 @@ import numpy as np
 from model.actor_critic import ActorCritic
 from model.presets import PRESETS
 from systems.errors import InputError, one_line
-from systems.files import write_json
+from systems.files import refusals_explained, write_json
 from utils.acting.ppo import PPO
 from utils.acting.ppo_config import PPOConfig
 from utils.checkpoint import Checkpoint, digest, resume_from, write_weights
-from utils.config import from_json
+from utils.config import RESUME, from_json
 
 FILE, WEIGHTS = "agent.json", "agent.weights.h5"
-RESUME, STATE = "resume", "state.json"
+STATE = "state.json"
 VERSION = 1  # of the files' layout
 
 
@@ -113,10 +113,18 @@ def write_agent(directory: Path, agent: ActorCritic, config: AgentConfig) -> Non
     shutil.rmtree(directory / RESUME, ignore_errors=True)
 
 
+def clear(directory: Path) -> None:
+    """Removes a trained or interrupted agent's files, and first the one that says it is whole."""
+    (directory / FILE).unlink(missing_ok=True)
+    for old in (RESUME, "logs"):
+        shutil.rmtree(directory / old, ignore_errors=True)
+
+
 def save(directory: Path, ppo: PPO, config: AgentConfig, updates: int) -> None:
     """Writes what a resumed training needs. The JSON comes last, and names the whole weights."""
     place = directory / RESUME
-    place.mkdir(exist_ok=True)
+    with refusals_explained(place):
+        place.mkdir(exist_ok=True)
     path = place / f"update_{updates}.weights.h5"
     write_weights(path, ppo.agent)
     random = ppo.rng.bit_generator.state

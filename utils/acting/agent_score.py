@@ -289,7 +289,7 @@ def wait(meanings: Sequence[str]) -> int:
 
 
 def summary(returns: Sequence[float]) -> dict:
-    """Returns scores, mean, spread (standard deviation), interval of the mean (95 %), and steps."""
+    """Returns scores, mean, spread (standard deviation) and interval of the mean (95 %)."""
     values = np.array(returns, np.float64)
     return {
         "scores": values.tolist(),

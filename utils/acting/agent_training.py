@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -63,19 +62,15 @@ def train(flags: AgentFlags) -> None:
         flags.training,
         made(agent=flags.training.seed, checkpoint=checkpoint.config.training.seed),
     )
-    with training_in(directory):
-        if flags.overwrite:
-            for old in (agent_files.RESUME, "logs"):
-                shutil.rmtree(directory / old, ignore_errors=True)
-            (directory / agent_files.FILE).unlink(missing_ok=True)
-        if (directory / agent_files.FILE).exists():
+    with training_in(directory, "--agent"):
+        if not flags.overwrite and (directory / agent_files.FILE).exists():
             agent = agent_files.TrainedAgent(directory)
             agent_files.require_alike(config, agent.config, directory)
             say(f"{directory} is trained; --overwrite trains it again")
             return
         place = "the emulator" if flags.training.simulator == "emulator" else checkpoint.directory
         say(f"{checkpoint.config.game}: an agent learns in {place}")
-        _train(directory, checkpoint, dataset, config)
+        _train(directory, checkpoint, dataset, config, flags.overwrite)
     say(f"wrote {directory}\nnext: python evaluate_agent.py --agent {directory}")
 
 
@@ -85,7 +80,7 @@ def _usual_play(checkpoint):
     return training if training.exists() else None
 
 
-def _train(directory, checkpoint, dataset, config):
+def _train(directory, checkpoint, dataset, config, overwrite):
     training = config.training
     keras.utils.set_random_seed(training.seed)
     predictor = checkpoint.predictor(precision="auto")
@@ -97,6 +92,8 @@ def _train(directory, checkpoint, dataset, config):
     agent = agent_files.network(checkpoint, training.entropy_weight)
     agent.adapt(starts.state.h)
     ppo = PPO(games, agent, config.training)
+    if overwrite:  # not before all is there with which it can be trained again
+        agent_files.clear(directory)
     done = agent_files.restore(directory, ppo, config)
     if done:
         say(f"going on after update {done}")

@@ -82,7 +82,7 @@ class StageConfig:
     def previous_directory(self) -> Path | None:
         """Where the files of the stage before lie; None for the first stage.
 
-        With `pretrained` they do not count.
+        With `pretrained` the stage starts from shipped weights, whatever lies there.
         """
         if self.stage.restore is None:
             return None

@@ -13,11 +13,11 @@ import keras
 
 from systems.dataset import Dataset
 from systems.errors import InputError
-from systems.files import write_json
+from systems.files import refusals_explained, write_json
 from utils.checkpoint import interrupted_run_damaged, resume_from, write_weights
-from utils.config import CheckpointConfig, TrainingConfig, from_json
+from utils.config import RESUME, CheckpointConfig, TrainingConfig, from_json
 
-VERSION = 2  # of state.json's layout
+VERSION = 3  # of state.json's layout
 STATE = "state.json"
 # What of a training configuration the command line sets. The script's facts set the rest.
 FLAGS = (
@@ -58,12 +58,13 @@ class Resume:
     """
 
     def __init__(self, directory: Path, settings: CheckpointConfig, data: Mapping[str, Dataset]):
-        self.directory = directory / "resume"
+        self.directory = directory / RESUME
         self._settings, self._data = settings, data
 
     def save(self, model: keras.Model, name: str, state: RunState) -> None:
         """Writes what a resumed run needs. The JSON comes last, and names the whole weights."""
-        self.directory.mkdir(exist_ok=True)
+        with refusals_explained(self.directory):
+            self.directory.mkdir(exist_ok=True)
         path = self.directory / f"{name}.weights.h5"
         write_weights(path, model)
         state.weights = path.name
@@ -73,6 +74,7 @@ class Resume:
             "training": dataclasses.asdict(self._settings.training),
             "versions": self._settings.versions,
             "data": self._fingerprints(),
+            "restored_weights": self._settings.restored_weights,
         }
         write_json(self.directory / STATE, content)
         for old in self.directory.glob("*.weights.h5"):
@@ -139,6 +141,13 @@ class Resume:
                     f"{self._data[role].directory}. Go on with the first, or start over with "
                     "--overwrite."
                 )
+        if content["restored_weights"] != self._settings.restored_weights:
+            start = self._settings.restored_from or "random weights"
+            raise InputError(
+                f"expected the weights from which {run} began, received others, of {start}. That "
+                "stage was trained again since, or --pretrained was given once and not now. Start "
+                "over with --overwrite."
+            )
 
     def _fingerprints(self):
         return {role: dataset.fingerprint for role, dataset in self._data.items()}

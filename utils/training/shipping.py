@@ -12,8 +12,8 @@ import numpy as np
 
 from model.pretraining import REWARD_WEIGHT
 from systems.dataset import Dataset, find_dataset
-from systems.errors import InputError, say
-from systems.files import num_cores, write_json
+from systems.errors import InputError, check_writable, say
+from systems.files import num_cores, refusals_explained, write_json
 from systems.record import record
 from systems.version import full_commit
 from utils import small_weights
@@ -45,7 +45,7 @@ def ship(stage: Path, output: Path = DIRECTORY, *, num_frames: int) -> Shipped:
 
     Raises:
         InputError: the stage has no pretraining, or its data are not there, or not recorded by
-            `systems.record`.
+            `systems.record`, or the system refuses to write.
     """
     config = Checkpoint(stage).config
     if not (stage / PRETRAINING).exists():
@@ -53,6 +53,9 @@ def ship(stage: Path, output: Path = DIRECTORY, *, num_frames: int) -> Shipped:
             f"expected the directory of a stage with {PRETRAINING}, received "
             f"{stage}, of {config.stage}. Name a stage that has --pretraining_steps."
         )
+    with refusals_explained(output):
+        output.mkdir(parents=True, exist_ok=True)
+    check_writable(output / f"{config.game}_{config.variant}.npz")
     arrays = small_weights.read_arrays(stage / PRETRAINING)
     data = {
         role: find_dataset(path, config.game, len(config.action_meanings))
@@ -88,17 +91,27 @@ def ship(stage: Path, output: Path = DIRECTORY, *, num_frames: int) -> Shipped:
     for role, actions in known.items():
         small[f"{role}_actions"] = np.concatenate(actions).astype(np.uint8)
         small[f"{role}_lengths"] = np.array([len(one) for one in actions], np.int32)
-    output.mkdir(parents=True, exist_ok=True)
-    weights = output / f"{config.game}_{config.variant}.npz"
     made = _made(config, plays, int(data["training"].lengths.sum()))
     description = Description(shipped_config, **plays, made=made, figures={})
-    small_weights.write_arrays(weights, small)
-    write_json(weights.with_suffix(".json"), dataclasses.asdict(description))
     say("measuring, as evaluate.py does")
-    figures = _figures(config, output, data_path, arrays, data["training"])
-    description = dataclasses.replace(description, figures=figures)
-    write_json(weights.with_suffix(".json"), dataclasses.asdict(description))
+    with tempfile.TemporaryDirectory() as unmeasured:
+        _write(Path(unmeasured), description, small)
+        figures = _figures(config, Path(unmeasured), data_path, arrays, data["training"])
+    # Whoever is stopped before this leaves what was shipped until now as it was.
+    _write(output, dataclasses.replace(description, figures=figures), small)
     return Shipped(config.game, config.variant, output)
+
+
+def _write(output: Path, description: Description, arrays: dict[str, np.ndarray]) -> None:
+    """Writes both files, one right after the other.
+
+    Raises:
+        InputError: the system refused.
+    """
+    config = description.config
+    weights = output / f"{config.game}_{config.variant}.npz"
+    small_weights.write_arrays(weights, arrays)
+    write_json(weights.with_suffix(".json"), dataclasses.asdict(description))
 
 
 def _play(dataset: Dataset, num_frames: int) -> ShippedPlay:
@@ -180,7 +193,7 @@ def _stages_until(config: CheckpointConfig) -> list[CheckpointConfig]:
     return stages
 
 
-def _figures(config, output, data_path, arrays, training_set) -> dict:
+def _figures(config, shipped_in, data_path, arrays, training_set) -> dict:
     """What the checkpoint of the shipped weights reaches on test play, beside what they came from.
 
     Returns:
@@ -191,7 +204,7 @@ def _figures(config, output, data_path, arrays, training_set) -> dict:
     play, few = (HeldOutPlay(None, None, count, 0) for count in (NUM_WINDOWS, NUM_COMPARED))
     with tempfile.TemporaryDirectory() as place:
         directory = pretrained_checkpoint(
-            config.game, config.variant, data_path, Path(place), output
+            config.game, config.variant, data_path, Path(place), shipped_in
         )
         shipped = Checkpoint(directory)
         results, ours = play.measure(shipped), few.measure(shipped)

@@ -306,21 +306,21 @@ def _add_object(sums, suffix, part, guess, truth, there, objects):
     sums.add(f"object_offset{suffix}", part, offsets, present)
 
 
-def _row(sums, horizon, count, beside):
-    """All that is reported of one horizon."""
+def _row(sums, index, count, beside):
+    """All that is reported of one horizon, by its number among those that are reported."""
     if beside is None:
-        row = {key: sums.mean(key, horizon) for key in sums.measured()}
+        row = {key: sums.mean(key, index) for key in sums.measured()}
         return row | {"psnr": psnr(row["mse"])}
     # All keys in one order, also those of which there was nothing to measure.
     errors = [key + suffix for key in PIXEL_SETS for suffix in GUESSES]
-    row = {key: sums.mean(key, horizon) for key in [*errors, *FRAMES, *OBJECTS]}
-    row["object_windows"] = int(sums.of("object_present", horizon)[1].sum())
+    row = {key: sums.mean(key, index) for key in [*errors, *FRAMES, *OBJECTS]}
+    row["object_windows"] = int(sums.of("object_present", index)[1].sum())
     row["psnr"] = psnr(row["mse"])
-    row["seen"] = float(beside.memory.seen_targets[horizon]) if beside.memory else None
+    row["seen"] = float(beside.memory.seen_targets[index]) if beside.memory else None
     row |= {key: _ratio(row[error], row[error + guess]) for key, error, guess in RATIOS}
     stretch = np.arange(count) if beside.stretch is None else beside.stretch
     means = {
-        key: left_out(*(totals(values, stretch) for values in sums.of(key, horizon)))
+        key: left_out(*(totals(values, stretch) for values in sums.of(key, index)))
         for key in sums.measured()
     }
     nothing = np.full(1, np.nan)

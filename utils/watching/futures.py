@@ -36,7 +36,7 @@ def actions_of(text: str, meanings: Sequence[str]) -> np.ndarray:
     return np.array(actions, np.int32)
 
 
-class RealGame:
+class RecordedMoment:
     """The emulator at a recorded moment, from which it can play any actions.
 
     Args:

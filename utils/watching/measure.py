@@ -20,13 +20,14 @@ from systems.files import write_json
 from systems.provenance import made
 from systems.windows import Windows, WindowSpec, sample
 from utils.checkpoint import Checkpoint
+from utils.config import WEIGHTS
 from utils.start import import_keras
 from utils.watching import evaluation
 from utils.watching.columns import columns, columns_explained
 from utils.watching.intervals import ENOUGH_FRAMES, MANY_EPISODES, is_small, stretches
 from utils.watching.objects import find_object
-from utils.watching.plot import check_plot, draw_errors
-from utils.watching.predictions import Predictions, check_npz, write_windows
+from utils.watching.plot import draw_errors
+from utils.watching.predictions import Predictions, write_windows
 from utils.watching.recall import in_levels, remember
 
 HORIZONS = (1, 3, 5, 10, 30, 50, 100)  # unless others are asked for
@@ -212,16 +213,18 @@ class HeldOutPlay:
         return reached
 
     def _training_set(self, checkpoint, notes):
-        """The training set, or a note that there is none any more."""
+        """The training set, or a note that there is none any more, or why it cannot be used."""
         config = checkpoint.config
         directory, actions = config.data["training"], len(config.action_meanings)
         try:
             return find_dataset(directory, config.game, actions, config.observation_key)
-        except InputError:
-            notes.append(
-                f"the training set, {directory or 'which has no name'}, is not there. So recall "
-                "and the overlap with it are left out."
-            )
+        except InputError as error:
+            left_out = "recall and the overlap with it are left out"
+            if directory and Path(directory).exists():
+                notes.append(f"the training set cannot be used, so {left_out}: {error}")
+            else:
+                name = directory or "which has no name"
+                notes.append(f"the training set, {name}, is not there. So {left_out}.")
             return None
 
     def _memory(self, play, training):
@@ -272,8 +275,14 @@ def _compare(config, dataset, notes):
             f"the test set is small, {dataset.lengths.sum():,} frames. Intervals hold from "
             f"{ENOUGH_FRAMES:,} frames or {MANY_EPISODES} episodes on."
         )
-    known = {**asdict(config.emulator), "frame_skip": config.frame_skip}
-    theirs = {**asdict(dataset.emulator), "frame_skip": dataset.frame_skip}
+    known, theirs = (
+        {
+            **asdict(one.emulator),
+            "frame_skip": one.frame_skip,
+            "pooled_frames": one.pooled_frames,
+        }
+        for one in (config, dataset)
+    )
     for name, value in theirs.items():
         if value != known[name]:
             notes.append(
@@ -294,14 +303,12 @@ def compare_checkpoints(
         directories: of the stages.
         play: what they are measured on.
         output: JSON file of all figures: one checkpoint's results, or a list of them.
-        plot: picture of the errors over the horizon.
+        plot: picture of the errors over the horizon, see `utils.watching.plot.draw_errors`.
         predictions: file of somebody's predictions, to measure in place of one checkpoint's.
 
     Raises:
         InputError: what was given cannot be used.
     """
-    if plot:
-        check_plot(plot)
     # All names are checked before anything is measured.
     if predictions and len(directories) > 1:
         raise InputError(
@@ -309,6 +316,8 @@ def compare_checkpoints(
             "sets, frame shape and warm-up are what the predictions are scored by."
         )
     checkpoints = [Checkpoint(directory) for directory in directories]
+    if not predictions:
+        _require_weights(directories)
     if plot:
         _require_same_play(checkpoints, play.dataset)
     results = []
@@ -328,12 +337,11 @@ def export_windows(directories: Sequence[Path], play: HeldOutPlay, path: Path) -
     Args:
         directories: of the stages; there has to be one.
         play: what windows they are.
-        path: of the file.
+        path: of the file, which ends in .npz.
 
     Raises:
         InputError: what was given cannot be used.
     """
-    check_npz("--export_windows", path)
     if len(directories) > 1:
         raise InputError(
             f"expected one checkpoint beside --export_windows, received {len(directories)}. Its "
@@ -350,6 +358,16 @@ def _print(results):
         say(f"of the test frames, {results['overlap']:.1%} stand in the training set bit for bit")
     if results["reward"]:
         say(evaluation.reward_lines(results))
+
+
+def _require_weights(directories):
+    """Raises InputError where a stage was stopped, or is trained, before its first epoch ends."""
+    for directory in directories:
+        if not (path := Path(directory) / WEIGHTS).exists():
+            raise InputError(
+                f"expected a trained stage's weights in {path}, where there are none. They are "
+                "there from its first epoch on: train it, or name another stage."
+            )
 
 
 def _require_same_play(checkpoints, dataset):

@@ -45,20 +45,20 @@ class Sums:
         """What was measured."""
         return list(self._known)
 
-    def of(self, key: str, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+    def of(self, key: str, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Sums and counts at one horizon, float (windows,) each; zeros if it was not measured.
 
         Args:
             key: what was measured.
-            horizon: the number of the horizon.
+            index: the horizon's number among those that are reported, from 0.
         """
         if key not in self._known:
             return np.zeros(self._shape[0]), np.zeros(self._shape[0])
-        return tuple(values[:, horizon] for values in self._known[key])
+        return tuple(values[:, index] for values in self._known[key])
 
-    def mean(self, key: str, horizon: int) -> float | None:
+    def mean(self, key: str, index: int) -> float | None:
         """The mean over all that counts in all windows; None where nothing does."""
-        sums, counts = self.of(key, horizon)
+        sums, counts = self.of(key, index)
         return float(sums.sum() / counts.sum()) if counts.any() else None
 
 

@@ -22,15 +22,15 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from systems.errors import InputError, one_line
+from systems.errors import InputError
 from systems.files import write_whole
+from utils.arrays import read_npz
 from utils.watching.evaluation import moving, pixels, shuffled_actions
 
 SUFFIX = ".npz"
@@ -104,14 +104,7 @@ class Predictions:
         mean_frame: np.ndarray | None,
     ):
         self.mean_frame, self._path = mean_frame, path
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                given = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(
-                f"expected predictions in {path}, as numpy.savez writes them, but reading failed: "
-                f"{one_line(error)}"
-            ) from error
+        given = read_npz(path, f"predictions in {path}, as numpy.savez writes them")
         for name, expected in (("starts", starts), ("horizons", horizons)):
             received = given.get(name)
             if received is None or not np.array_equal(received, np.array(expected)):

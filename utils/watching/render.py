@@ -20,7 +20,7 @@ from systems.windows import WindowSpec, sample
 from utils.checkpoint import Checkpoint, check_alike
 from utils.start import import_keras
 from utils.watching import evaluation, video
-from utils.watching.futures import RealGame, actions_of
+from utils.watching.futures import RecordedMoment, actions_of
 
 HORIZON = 100  # predicted frames, unless the user says how many
 REPLAY, RANDOM = "replay", "random"  # actions that need no list
@@ -155,7 +155,7 @@ def _futures(
     if set(actions) != {REPLAY}:
         episode, frame = windows.position(number)
         try:
-            game = RealGame(dataset, episode, frame + first, shape)
+            game = RecordedMoment(dataset, episode, frame + first, shape)
         except InputError as error:
             print(f"note: no truth beside these actions: {error}", file=sys.stderr)
     futures = []

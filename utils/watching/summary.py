@@ -16,6 +16,7 @@ from pathlib import Path
 from systems.arguments import TRAINED, Parser
 from systems.errors import InputError, exit_on_input_error, say, user_path
 from utils.checkpoint import Checkpoint, digest
+from utils.config import CONFIG
 
 _ORDER = ("seq_1", "seq_3", "seq_5", "seq_5_reward")
 _TOOLS = (
@@ -39,7 +40,8 @@ def finished_stages(directory: str | Path) -> dict[str, list[Checkpoint]]:
     for variant in ("paper", "compress"):
         for name in _ORDER:
             path = Path(directory, f"{variant}_{name}")
-            if path.is_dir() and (checkpoint := Checkpoint(path)).config.finished:
+            # A stage whose data are still to be recorded has a directory and nothing in it.
+            if (path / CONFIG).is_file() and (checkpoint := Checkpoint(path)).config.finished:
                 stages.setdefault(variant, []).append(checkpoint)
     if not stages:
         raise InputError(
