@@ -46,7 +46,7 @@ def start(*flags, script="compress_seq_3_train", **environment):
     code = (
         "import sys; from utils.start import *; prepare(); import_keras(); import tests.tiny;"
         "from utils.training import watch;"
-        "watch.PRETRAINING_STEPS_PER_LOOK = 2;"
+        "watch.LOOK_AFTER = 0.0; watch.LOOKS_SHARE = 1.0;"
         f"from {script} import STAGE, main; from dataclasses import replace;"
         "main(replace(STAGE, restore=None), sys.argv[1:])"
     )

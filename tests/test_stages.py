@@ -295,7 +295,7 @@ def test_the_paper_variant_begins_with_its_convolutions(flags, tmp_path, capsys)
 def test_the_compression_variant_begins_with_dynamics_of_its_convolutions(
     flags, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(watch, "PRETRAINING_STEPS_PER_LOOK", 4)
+    monkeypatch.setattr(watch, "LOOK_AFTER", 0.0)
     # Shorter than the last stage looks ahead.
     short = record("ms_pacman", "random", 30, 1, tmp_path, progress=False)
     more = [f"--training_data={short}", "--pretraining_steps=8", "--learning_rate=1e-30"]

@@ -177,10 +177,10 @@ class Run:
         state = self.state
 
         def after_epoch(done, model, loss):
-            before, state.pretraining_steps = state.pretraining_steps, done
+            state.pretraining_steps = done
             if self.devices.first:
                 self._update_copy()
-                watch.pretraining(done, before, loss, model)
+                watch.pretraining(done, loss, model)
                 self.resume.save(model, f"pretraining_{done}", state)
 
         network, before = self.model.network, self.settings.restored_from

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,9 @@ from utils.watching.tensorboard import Logs
 HORIZONS = (1, 3, 5, 10, LONGEST_HORIZON)
 EPOCHS_PER_CLIP = 5
 WINDOWS_PER_CLIP = 2
-PRETRAINING_STEPS_PER_LOOK = 1000  # between evaluations on validation play
+# Evaluations of pretraining on validation play: the first after so many seconds, and the next ones
+# so rarely that they take this share of the time. Full frames cost far more than small ones.
+LOOK_AFTER, LOOKS_SHARE = 60.0, 0.05
 
 
 class Watch:
@@ -50,26 +53,30 @@ class Watch:
         self._windows, self._palette = windows, palette
         self._roll_out, self._copied = roll_out, copied
         self._pretraining_roll_out = None
+        self._next_look = time.monotonic() + LOOK_AFTER
         self._logs = Logs(directory / "logs")
         training = dataclasses.asdict(settings.training)
         self._logs.hyper_parameters({**training, "variant": settings.variant})
 
-    def pretraining(self, done: int, before: int, loss: float, model: Pretraining) -> None:
+    def pretraining(self, done: int, loss: float, model: Pretraining) -> None:
         """Logs an epoch of pretraining.
 
         Args:
-            done, before: steps that are done now, and were done at the epoch before.
+            done: steps that are done.
             loss: the epoch's mean.
             model: what is trained.
         """
         self._logs.scalars(done, {"pretraining_loss": loss})
         # The stage's first epoch, which soon follows the last step, has a look of its own.
         goes_on = done < self._settings.training.pretraining_steps
-        if goes_on and done // PRETRAINING_STEPS_PER_LOOK > before // PRETRAINING_STEPS_PER_LOOK:
+        began = time.monotonic()
+        if goes_on and began >= self._next_look:
             roll_out = self._roll_out_of(model)
             results, _, imagined = self._evaluate(roll_out)
             self._logs.scalars(done, _scalars(results, "pretraining/"))
             self._logs.video(done, "pretraining/roll_out", self._clip(imagined))
+            ended = time.monotonic()
+            self._next_look = ended + max(LOOK_AFTER, (ended - began) / LOOKS_SHARE)
         self._logs.flush()
 
     def _roll_out_of(self, model):
