@@ -69,7 +69,7 @@ def hand_over_next_frame(
         network: the network with the pretrained convolutions.
         next_frame: what trained them.
         frames: whose features have the components, uint8 (count, context, height, width[,
-            channels]).
+            channels]), or what has a length and gives these when it is sliced.
         on_progress: called now and then.
 
     Raises:
@@ -134,7 +134,8 @@ def hand_over_dynamics(
     Args:
         network: the network with the pretrained convolutions.
         dynamics: what trained them.
-        frames: uint8 (count, context, height, width[, channels]).
+        frames: uint8 (count, context, height, width[, channels]), or what has a length and gives
+            these when it is sliced.
         actions: int (count, time), from each context's last frame on.
         on_progress: called now and then.
 

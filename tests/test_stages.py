@@ -544,6 +544,7 @@ def test_what_a_stage_says_at_its_beginning_and_end(flags, trained, tmp_path, ca
     assert "frames of play: 200 training, 20 validation, 66 test" in printed
     assert "expected time: about a minute" in printed
     assert "the best weights by validation loss are those after step" in printed
+    assert 0.1 < float(re.search("peak memory: (.*) GB", printed)[1]) < 10
     assert "next: python compress_seq_5_train.py --atari_game=ms_pacman --model=tiny" in printed
     assert f"--train_dir={tmp_path}" in printed
 

@@ -11,6 +11,7 @@ from model.predictor import FramePredictor
 from systems.dataset import Dataset
 from systems.errors import InputError
 from systems.windows import Windows, WindowSpec, require_length, sample
+from utils.small_weights import Frames
 from utils.training.batches import fit
 from utils.training.progress import Progress
 
@@ -194,3 +195,14 @@ def test_windows_longer_than_any_episode_are_refused(dataset):
     with pytest.raises(InputError, match="Record more frames"):
         require_length(dataset, 7)
     require_length(dataset, 6)
+
+
+def test_frames_that_are_read_when_sliced_are_those_of_a_batch(tmp_path):
+    dataset = Dataset(write(tmp_path / "data", [9, 30, 12]))
+    windows = sample(dataset, SHAPE, WindowSpec(2, horizon=5), 40, seed=3)
+    starts = [windows.position(number) for number in windows.numbers(0)]
+    frames = Frames(dataset, SHAPE, 2, starts)
+    assert len(frames) == len(starts)
+    parts = [frames[start : start + 10] for start in range(0, len(frames), 10)]
+    assert [len(part) for part in parts] == [10, 10, 10, 6]
+    np.testing.assert_array_equal(np.concatenate(parts), windows.batch(0)["frames"][:, :2])

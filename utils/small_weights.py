@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -55,13 +55,47 @@ def hand_over(
     """
     shape, context = network.preset.frame_shape, pretraining.context
     if isinstance(pretraining, NextFrame):
-        windows = sample(dataset, shape, WindowSpec(context, horizon=0), SAMPLES, seed).batch(0)
-        hand_over_next_frame(network, pretraining, windows["frames"], on_progress)
+        spec, count = WindowSpec(context, horizon=0), SAMPLES
     else:
         spec = WindowSpec(context, at_most(SAMPLE_STEPS, dataset, context))
-        windows = sample(dataset, shape, spec, SAMPLES_WITH_STEPS, seed).batch(0)
-        frames, actions = windows["frames"][:, :context], windows["actions"][:, context - 1 :]
-        hand_over_dynamics(network, pretraining, frames, actions, on_progress)
+        count = SAMPLES_WITH_STEPS
+    windows = sample(dataset, shape, spec, count, seed)
+    starts = [windows.position(number) for number in windows.numbers(0)]
+    frames = Frames(dataset, shape, context, starts)
+    if isinstance(pretraining, NextFrame):
+        hand_over_next_frame(network, pretraining, frames, on_progress)
+        return
+    steps = slice(context - 1, spec.length - 1)
+    actions = np.stack([dataset.actions[episode][first:][steps] for episode, first in starts])
+    hand_over_dynamics(network, pretraining, frames, actions.astype(np.int32), on_progress)
+
+
+class Frames:
+    """Frames of windows, read when they are sliced: all at once, full frames take gigabytes.
+
+    Args:
+        dataset: where they are read.
+        shape: the preset's (height, width, channels).
+        count: frames a window.
+        starts: episode and first frame of each window.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        shape: tuple[int, int, int],
+        count: int,
+        starts: Sequence[tuple[int, int]],
+    ):
+        self._dataset, self._shape, self._count, self._starts = dataset, shape, count, starts
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        """Returns uint8 (windows, count, height, width[, channels])."""
+        read, count, shape = self._dataset.read, self._count, self._shape
+        return np.stack([read(*start, count, shape)["frames"] for start in self._starts[part]])
 
 
 def at_most(horizon: int, dataset: Dataset, context: int) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import resource
+import sys
 
 import keras
 
@@ -61,7 +63,14 @@ def end(config: StageConfig, run: Run) -> None:
     else:
         say(f"{run.directory}: finished after {state.step} steps")
         _say_which_are_best(settings, state)
+    say(f"peak memory: {_peak_memory():.1f} GB")
     _print_results(config, results)
+
+
+def _peak_memory():
+    """The most memory that this process has held at once, in gigabytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e9 * (1 if sys.platform == "darwin" else 1024)
 
 
 def _say_which_are_best(settings, state):
