@@ -64,11 +64,13 @@ def test_a_training_removes_what_a_killed_one_left_and_nothing_of_others(tmp_pat
         assert [path.exists() for path in killed + others] == [False, False, True, True]
 
 
-def test_auto_is_the_same_choice_for_training_and_imagining(tmp_path):
+@pytest.mark.parametrize("fast", [True, False])
+def test_auto_is_the_same_choice_for_training_and_imagining(tmp_path, monkeypatch, fast):
+    monkeypatch.setattr("utils.checkpoint.fast_bfloat16", lambda: fast)
     checkpoint = Checkpoint(write_checkpoint(tmp_path))
     dtype = checkpoint.predictor(precision="auto").network.core.kernel.dtype
-    assert dtype == ("bfloat16" if fast_bfloat16() else "float32")
-    assert fastest_precision(training=True) == ("mixed_bfloat16" if fast_bfloat16() else "float32")
+    assert dtype == ("bfloat16" if fast else "float32")
+    assert fastest_precision(training=True) == ("mixed_bfloat16" if fast else "float32")
 
 
 def test_a_configuration_is_read_as_it_was_written(tmp_path):

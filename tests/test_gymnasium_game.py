@@ -23,57 +23,7 @@ from utils.training.stage import main as main_of_stage
 
 from . import tiny  # noqa: F401 - makes --model=tiny known
 from .checkpoints import write_checkpoint
-
-MODULE = __name__
-
-
-class Walker(gymnasium.Env):
-    """A bright square walks over a dark field. All that it does follows from its seed."""
-
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012 - as Gymnasium has it
-
-    def __init__(self, show="render", actions=None, render_mode=None, reward=1.0, limit=12):
-        self.render_mode, self._show = render_mode, show
-        self._reward, self._limit = reward, limit
-        self.action_space = actions or gymnasium.spaces.Discrete(3, start=1)
-        image = gymnasium.spaces.Box(0, 255, (24, 20, 3), np.uint8)
-        place = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
-        spaces = {"render": place, "image": image}
-        spaces["dict"] = gymnasium.spaces.Dict(place=place, camera=image)
-        spaces["two"] = gymnasium.spaces.Dict(left=image, right=image)
-        spaces["text"] = gymnasium.spaces.Dict(camera=image, mission=gymnasium.spaces.Text(9))
-        self.observation_space = spaces[show]
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self._x, self._steps = int(self.np_random.integers(20)), 0
-        return self._observe(), {}
-
-    def step(self, action):
-        assert self.action_space.contains(action)
-        self._x = (self._x + int(action) - 2 + int(self.np_random.integers(2))) % 20
-        self._steps += 1
-        return self._observe(), self._reward, self._x == 0, self._steps == self._limit, {}
-
-    def render(self):
-        frame = np.zeros((24, 20, 3), np.uint8)
-        frame[8:12, self._x] = 250, 40, 10
-        return frame
-
-    def _observe(self):
-        place = np.array([self._x / 20, 0], np.float32)
-        image = self.render()
-        return {
-            "render": place,
-            "image": image,
-            "dict": {"place": place, "camera": image},
-            "two": {"left": image, "right": image[:, ::-1]},
-            "text": {"camera": image, "mission": "go"},
-        }[self._show]
-
-
-gymnasium.register("Tests/Walker-v0", entry_point=f"{MODULE}:Walker")
-WALKER = f"{MODULE}:Tests/Walker-v0"
+from .walker import WALKER
 
 
 def test_what_is_rendered_is_recorded_where_observations_are_no_image():
@@ -228,11 +178,15 @@ def test_the_command_records_an_environment(tmp_path, capsys):
     assert "expected --env beside --env_kwargs" in capsys.readouterr().err
 
 
+def record_walker(path, seed):
+    environment = Environment(WALKER, {"limit": 40})
+    return record(environment, "persistent", 120, seed, path, num_workers=1)
+
+
 @pytest.fixture(scope="module")
 def walker_sets(tmp_path_factory):
     path = tmp_path_factory.mktemp("walker")
-    environment = Environment(WALKER, {"limit": 40})
-    return [record(environment, "persistent", 120, seed, path, num_workers=1) for seed in (1, 2, 3)]
+    return [record_walker(path, seed) for seed in (1, 2, 3)]
 
 
 def flags_of(sets, train_dir):
@@ -300,11 +254,12 @@ def test_planning_in_the_model_plays_the_environment(walker_sets, tmp_path, monk
     assert env.action_space.n == 3
 
 
-def test_missing_sets_of_an_environment_are_asked_for(walker_sets, tmp_path, capsys):
+def test_missing_sets_of_an_environment_are_asked_for(tmp_path, capsys):
+    training = record_walker(tmp_path, seed=1)
     with pytest.raises(SystemExit) as end:
         main_of_stage(
             compress_seq_1_train.STAGE,
-            [f"--training_data={walker_sets[0]}", f"--train_dir={tmp_path}"],
+            [f"--training_data={training}", f"--train_dir={tmp_path}"],
         )
     assert end.value.code == 2
     error = capsys.readouterr().err

@@ -53,7 +53,6 @@ def test_what_needs_a_package_is_where_it_belongs():
     for path in EVERYTHING:
         for name in set(imports(path)) & set(users):
             users[name].append(str(path.relative_to(ROOT)))
-    assert [path for path in users["ale_py"] if path in map(str, MODULES)] == []
     ours = [path for path in users["ale_py"] if not path.startswith("benchmarks/")]
     assert ours == ["systems/atari.py"]
     assert not [path for path in users["keras"] if path.startswith("systems/")]
@@ -62,8 +61,8 @@ def test_what_needs_a_package_is_where_it_belongs():
 
 
 def test_no_module_is_longer_than_400_lines():
-    lengths = {path.name: len(path.read_text().splitlines()) for path in EVERYTHING}
-    assert {name: length for name, length in lengths.items() if length > 400} == {}
+    lengths = {path: len(path.read_text().splitlines()) for path in EVERYTHING}
+    assert {str(path): length for path, length in lengths.items() if length > 400} == {}
 
 
 def test_no_module_reads_a_configuration_as_a_dict():

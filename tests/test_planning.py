@@ -13,11 +13,9 @@ import pytest
 import plan
 from model.predictor import FramePredictor, RollOut
 from systems.atari import AtariGame
-from systems.dataset import Dataset
 from systems.errors import InputError
 from systems.planning import METHODS, EmulatorSimulator, Planner, Play, play_side_by_side
 from systems.real_game import RealGame
-from systems.record import record
 from systems.workers import Worker
 from utils.acting import comparison
 from utils.acting.comparison import (
@@ -252,25 +250,6 @@ def test_no_more_processes_play_than_this_one_may_use_cores(checkpoint, monkeypa
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     compare(checkpoint, simulators=("none",), num_episodes=1, max_episode_steps=3)
     assert received == [3]
-
-
-def test_planning_does_not_play_the_actions_of_a_recording_of_that_seed(tmp_path):
-    class Note:
-        def __init__(self):
-            self.actions = []
-
-        def watch(self, game, actions):
-            self.actions.append(actions[0])
-
-    for seed in (0, 1):
-        data = record("freeway", "persistent", 120, seed, tmp_path, progress=False)
-        recorded = Dataset(data).actions[0]
-        note = Note()
-        play = Play(RealGame("freeway"), 10, "cem", 8, 24, 100, seed)
-        play_side_by_side(play, [0], None, watcher=note)
-        assert len(note.actions) == 100
-        # Nine actions of the warm-up come before.
-        assert note.actions != recorded[9:109].tolist()
 
 
 def test_games_that_are_over_are_planned_no_more():

@@ -30,6 +30,7 @@ from model.predictor import FramePredictor
 from systems.atari import AtariGame
 from systems.errors import InputError
 from systems.policies import PersistentPolicy
+from systems.seeds import generator
 from utils.acting import server, twin_game
 from utils.acting.session import Keyboard
 from utils.acting.twin_game import TwinGame, WorldModel, action_of_keys
@@ -186,9 +187,10 @@ def test_a_twin_game_does_not_start_as_a_recording_does(models, monkeypatch, see
 
     monkeypatch.setattr(twin_game, "PersistentPolicy", Noted)
     game = TwinGame(models, seed).emulator
-    for entropy in (seed, [seed, 0]):  # NumPy makes one generator of both
-        rng = np.random.default_rng(entropy)
-        rng.integers(10, twin_game.LATEST_START)  # the start's step is drawn first
+    for step_is_drawn in (False, True):  # as a recording's first episode
+        rng = generator("recording", seed, 0)
+        if step_is_drawn:  # as the start's is
+            rng.integers(10, twin_game.LATEST_START)
         policy = PersistentPolicy(game, rng)
         assert [policy.action() for _ in drawn] != drawn
 

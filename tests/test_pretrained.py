@@ -1,5 +1,6 @@
 """Shipped weights: a tiny network is trained, shipped, computed again and compared."""
 
+import functools
 import importlib
 import json
 import os
@@ -16,8 +17,9 @@ import evaluate
 import generate_video
 import plan
 import play
-from model.predictor import RollOut
+from model.predictor import FramePredictor, RollOut
 from model.presets import PRESETS, Conv
+from model.pretraining import KINDS
 from systems.dataset import Dataset
 from systems.errors import InputError
 from systems.windows import WindowSpec, sample
@@ -367,6 +369,26 @@ def test_what_this_repository_ships_is_good(path):
     assert all(better for horizon, better in beaten.items() if int(horizon) >= least)
     assert rows["10"]["mse_controlled"] < rows["10"]["mse_controlled_shuffled_actions"]
     assert all(row["error_over_original"] < 1.1 for row in rows.values())
+
+
+@functools.cache
+def shapes_of(model, variant, num_actions):
+    """The shapes of the arrays that a network is computed from, by name."""
+    network = FramePredictor(model, variant, num_actions).network
+    variables = small_weights.small_variables(network, KINDS[variant](network))
+    return {name: tuple(variable.shape) for name, variable in variables.items()}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_what_this_repository_ships_fits_the_network_of_today(path):
+    game, _, variant = path.stem.rpartition("_")
+    description = Shipped(game, variant).description
+    config, arrays = description.config, small_weights.read_arrays(path)
+    for name, shape in shapes_of(config.model, variant, len(config.action_meanings)).items():
+        assert arrays[name].shape == shape, name
+    for role in ("training", "test"):
+        steps = getattr(description, role).num_frames
+        assert arrays[f"{role}_lengths"].sum() == len(arrays[f"{role}_actions"]) == steps
 
 
 @pytest.mark.thorough

@@ -59,6 +59,18 @@ def predictor(variant="paper", preset="tiny_wide", **options):
     return model
 
 
+def crossed(ones, others):
+    """All pairs. make test leaves out those that only cross what other pairs hold."""
+    return [
+        pytest.param(one, other, marks=[] if i == j else [pytest.mark.thorough])
+        for i, one in enumerate(ones)
+        for j, other in enumerate(others)
+    ]
+
+
+WIDE = ["tiny_wide", "tiny_wide_one"]
+
+
 def stacks(count, seed):
     return np.random.default_rng(seed).integers(0, 256, (count, 2, 12, 12, 1), dtype=np.uint8)
 
@@ -71,8 +83,7 @@ def with_motion(pretraining):
     return pretraining
 
 
-@pytest.mark.parametrize("preset", ["tiny_wide", "tiny_wide_one"])
-@pytest.mark.parametrize("variant", ["paper", "compression"])
+@pytest.mark.parametrize(("variant", "preset"), crossed(["paper", "compression"], WIDE))
 def test_after_the_handover_the_network_predicts_as_next_frame_does(variant, preset):
     whole = predictor(variant, preset, feed_back=False, reward_weight=0.02)
     pretraining = with_motion(NextFrame(whole.network))
@@ -110,8 +121,9 @@ def test_next_frame_feeds_back_its_predictions(preset):
         frames = np.concatenate([frames[:, 1:], one * 70.0 + 120.0], axis=1)
 
 
-@pytest.mark.parametrize("preset", ["tiny_wide", "tiny_wide_one"])
-@pytest.mark.parametrize("pretraining_class", [NextFrame, LinearDynamics])
+@pytest.mark.parametrize(
+    ("pretraining_class", "preset"), crossed([NextFrame, LinearDynamics], WIDE)
+)
 def test_the_roll_out_starts_from_the_last_frames(pretraining_class, preset):
     whole = predictor(preset=preset)
     pretraining = with_motion(pretraining_class(whole.network))
@@ -180,7 +192,9 @@ def test_after_the_handover_the_lstm_steps_as_the_linear_dynamics_do(preset):
             assert np.abs(ours - others[key][:, step]).mean() > 0.3 * spread
 
 
-@pytest.mark.parametrize("preset", ["tiny_full", "tiny_full_one"])
+@pytest.mark.parametrize(
+    "preset", [pytest.param("tiny_full", marks=pytest.mark.thorough), "tiny_full_one"]
+)
 def test_after_the_handover_fast_rollouts_take_a_sixteenth_of_the_products(preset):
     whole = predictor("compression", preset, reward_weight=0.02)
     pretraining = with_motion(LinearDynamics(whole.network))
@@ -259,8 +273,9 @@ def test_the_handover_needs_fewer_frames_than_components():
     assert np.isfinite(whole.predict_on_batch(tiny.batch(3))["frames"]).all()
 
 
-@pytest.mark.parametrize("preset", ["tiny_wide", "tiny_wide_one"])
-@pytest.mark.parametrize("pretraining_class", [NextFrame, LinearDynamics])
+@pytest.mark.parametrize(
+    ("pretraining_class", "preset"), crossed([NextFrame, LinearDynamics], WIDE)
+)
 def test_only_convolutions_are_trained(pretraining_class, preset):
     whole = predictor(preset=preset, reward_weight=0.02)
     before = {v.path: v.numpy() for v in whole.network.trainable_variables}

@@ -111,10 +111,28 @@ def data(tmp_path_factory):
     return record("freeway", "persistent", 400, 1, tmp_path_factory.mktemp("data"), 1, False)
 
 
-@pytest.fixture
-def checkpoint(data, tmp_path):
+def make_checkpoint(path, data):
     meanings = Dataset(data).action_meanings
-    return write_checkpoint(tmp_path / "compress_seq_5_reward", data, action_meanings=meanings)
+    return write_checkpoint(path / "compress_seq_5_reward", data, action_meanings=meanings)
+
+
+@pytest.fixture(scope="module")
+def checkpoint_once(data, tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp("once"), data)
+
+
+@pytest.fixture
+def checkpoint(checkpoint_once, tmp_path):
+    """A copy, because agents are written beside it."""
+    return Path(shutil.copytree(checkpoint_once, tmp_path / checkpoint_once.name))
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """The directory of a trained agent, which stays as it is."""
+    checkpoint = make_checkpoint(tmp_path_factory.mktemp("trained"), data)
+    run(train_agent, "--checkpoint", checkpoint, *FLAGS)
+    return checkpoint.parent / "agent_compress_seq_5_reward"
 
 
 FLAGS = ["--steps=96", "--num_envs=4", "--horizon=6", "--num_starts=10", "--seed=3"]
@@ -252,10 +270,8 @@ def test_it_is_trained_and_plays_the_real_game(checkpoint, tmp_path, capsys):
     assert Image.open(film).n_frames == 11
 
 
-def test_what_it_plays_is_recorded(checkpoint, tmp_path, capsys):
-    run(train_agent, "--checkpoint", checkpoint, *FLAGS)
-    directory = checkpoint.parent / "agent_compress_seq_5_reward"
-    flags = [f"--agent={directory}", "--num_frames=70", "--seed=5"]
+def test_what_it_plays_is_recorded(trained, tmp_path, capsys):
+    flags = [f"--agent={trained}", "--num_frames=70", "--seed=5"]
     sets = []
     for place in ("one", "other"):
         run(record_agent, *flags, f"--data_path={tmp_path / place}")
@@ -283,9 +299,8 @@ def test_a_recorded_game_ends_where_the_agents_play_ends(tmp_path):
         record("breakout", "random", 81, 0, tmp_path, **by_it)
 
 
-def test_actions_are_drawn_by_their_probabilities(checkpoint):
-    run(train_agent, "--checkpoint", checkpoint, *FLAGS)
-    agent = agent_files.TrainedAgent(checkpoint.parent / "agent_compress_seq_5_reward")
+def test_actions_are_drawn_by_their_probabilities(trained):
+    agent = agent_files.TrainedAgent(trained)
     output = np.random.default_rng(1).normal(size=(1, UNITS)).astype(np.float32)
     policy = np.exp(agent._network.predict_on_batch(output)["log_policy"])[0]
     drawn = agent.drawn_actions(np.repeat(output, 4000, axis=0), np.random.default_rng(2))
