@@ -5,6 +5,8 @@ It reads the TensorBoard logs of all stages in a directory, such as those of `ma
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.pages import ratio
@@ -52,10 +54,10 @@ def curve(directory: Path, variant: str | None = None) -> dict:
         variant: "paper" or "compression"; None: whose stages there are.
 
     Returns:
-        dict of stages: name, began and ended, in minutes, errors on test play, by horizon, over
-        those of repeating the last frame (None where that has none), and num_windows, on which
-        they were measured; loss: [minute, value] of pretraining; and errors: by horizon,
-        [minute, value] over that of repeating the last frame.
+        dict of stages: name, began and ended, in minutes, and minutes, how long it has run between
+        them; errors on test play, by horizon, over those of repeating the last frame (None where
+        that has none), and num_windows, on which they were measured; loss: [minute, value] of
+        pretraining; and errors: by horizon, [minute, value] over that of repeating the last frame.
 
     Raises:
         InputError: there is no such log.
@@ -64,6 +66,7 @@ def curve(directory: Path, variant: str | None = None) -> dict:
     logs = [logged for stage in STAGES for logged in _logged(directory, f"{named}_{stage}")]
     if not logs:
         raise InputError(f"expected stages with logs in {directory}, found none. Train there first")
+    logs = [(name, sorted(itertools.chain(*files)), files) for name, files in logs]
     began = logs[0][1][0][0]
 
     def minutes(time):
@@ -71,7 +74,7 @@ def curve(directory: Path, variant: str | None = None) -> dict:
 
     def ratios(horizon):
         points = []
-        for _, events in logs:
+        for _, events, _ in logs:
             errors = {}
             for time, tag, value, step in events:
                 for prefix in (PRETRAINING, ""):
@@ -89,18 +92,30 @@ def curve(directory: Path, variant: str | None = None) -> dict:
                 "name": name,
                 "began": minutes(events[0][0]),
                 "ended": minutes(events[-1][0]),
+                "minutes": round(
+                    run_seconds([event[0] for event in file] for file in files) / 60, 3
+                ),
                 **_of_test_play(directory / name),
             }
-            for name, events in logs
+            for name, events, files in logs
         ],
         "loss": [
             [minutes(time), value]
-            for _, events in logs
+            for _, events, _ in logs
             for time, tag, value, _ in events
             if tag == "pretraining_loss"
         ],
         "errors": {str(horizon): ratios(horizon) for horizon in HORIZONS},
     }
+
+
+def run_seconds(files: Iterable[Sequence[float]]) -> float:
+    """How long a stage has run: without the time between a stop and the next resumption.
+
+    Args:
+        files: the times of each process' events, in seconds. Each has a file of its own.
+    """
+    return sum(max(times) - min(times) for times in files)
 
 
 def _of_test_play(stage):
@@ -112,13 +127,14 @@ def _of_test_play(stage):
 
 
 def _logged(directory, pattern):
-    """A stage's name and its events: time, tag, value and step, at most once."""
+    """A stage's name and the events of each of its files: time, tag, value and step."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
     from tensorboard.util.tensor_util import make_ndarray
 
     for logs in sorted(directory.glob(f"{pattern}/logs")):
-        events = []
+        files = []
         for file in sorted(logs.glob("events.*")):
+            events = []
             for event in EventFileLoader(str(file)).Load():
                 for value in event.summary.value:
                     if value.metadata.plugin_data.plugin_name == "scalars":
@@ -126,8 +142,9 @@ def _logged(directory, pattern):
                         events.append((event.wall_time, value.tag, number, event.step))
                 if not event.summary.value:
                     events.append((event.wall_time, "", 0.0, event.step))
-        if events:
-            yield logs.parent.name, sorted(events)
+            files += [events] if events else []
+        if files:
+            yield logs.parent.name, files
             return
 
 

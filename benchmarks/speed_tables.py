@@ -104,7 +104,8 @@ def curriculum(name: str) -> str:
     rows, before = [], 0.0
     for stage in stages:
         errors = (number(stage["errors"][horizon]) for horizon in horizons)
-        rows.append([f"`{stage['name']}`", number(stage["ended"] - before, 1), *errors])
+        minutes = stage.get("minutes", stage["ended"] - before)  # older files lack them
+        rows.append([f"`{stage['name']}`", number(minutes, 1), *errors])
         before = stage["ended"]
     heads = ["after", "minutes", "1 step", *horizons[1:]]
     windows = stages[0].get("num_windows", 128)

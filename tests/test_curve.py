@@ -53,7 +53,7 @@ def test_the_curve_of_a_training(stages):
     assert names == ["paper_seq_1", "paper_seq_3"]
     first, second = found["stages"]
     assert first["errors"] == {"1": 0.25} and second["errors"] == {}
-    assert first["num_windows"] == 32
+    assert first["num_windows"] == 32 and first["minutes"] > 0
     # The first event of a file is its writer's own, of the real clock.
     assert second["ended"] - first["ended"] == pytest.approx(2)
     (early, _), (late, _) = found["loss"]
@@ -61,6 +61,10 @@ def test_the_curve_of_a_training(stages):
     assert late - early == pytest.approx(2.5)
     for horizon in curve.HORIZONS:
         assert [ratio for _, ratio in found["errors"][str(horizon)]] == [0.5, 0.125, 0.125]
+
+
+def test_a_stage_that_was_stopped_has_not_run_meanwhile():
+    assert curve.run_seconds([[0.0, 60.0, 90.0], [1000.0, 1030.0]]) == 120
 
 
 def test_the_curve_of_one_variant_where_both_lie(stages):
