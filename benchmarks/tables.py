@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 
 from benchmarks import agent_tables, quality_table, shipped_tables, speed_tables
 from benchmarks.pages import TITLES, copied, markdown, number, ratio, read, rewards, source
@@ -58,8 +57,6 @@ def full_frames() -> str:
         cells += [number(ratio(of["5"], key)) for key, _ in PIXELS[1:]]
         cells.append(number(ratio(of["5"], "mse_controlled", "shuffled_actions")))
         cells += [number(ratio(of[horizon], "mse", "recall"), 2) for horizon in ("1", "10")]
-        after = Path(result["checkpoint"]).name.partition("_")[2]
-        label += "" if after == "seq_5_reward" else f", after `{after}`"
         rows.append([label, *cells, _reward(result, "5")])
     windows = read(names[0])["num_windows"]
     return markdown(heads, rows) + source(*names, note=f"{windows} windows. One run each.")

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from model.predictor import RollOut
     from utils.watching.recall import Memory
 
-# Limits of what is decoded at once, because the decoder's layers take the most memory.
-_WINDOWS_AT_ONCE = 64
-_PIXELS_AT_ONCE = 64 * 30 * 84 * 84
+# Limits of what is decoded at once, because the decoder's layers take the most memory: with full
+# frames 10 MB a frame. Stages validate on as many windows, so that the roll-out compiles once.
+_WINDOWS_AT_ONCE = 32
+_LEVELS_AT_ONCE = 32 * 30 * 84 * 84
 # Longer roll-outs are made in pieces, so that many windows fit beside each other. An LSTM of 64
 # million weights takes hardly longer for 16 windows than for 4.
 _STEPS_AT_ONCE = 30
@@ -113,8 +114,7 @@ def _piece(steps):
 
 def _parts(shape, count, steps):
     """Slices of windows that are rolled out together."""
-    height, width, _ = shape
-    fit = max(1, _PIXELS_AT_ONCE // (steps * height * width))
+    fit = max(1, _LEVELS_AT_ONCE // (steps * math.prod(shape)))
     # A power of two, so that the last part often has the size of the others: each size compiles.
     batch_size = min(_WINDOWS_AT_ONCE, 1 << fit.bit_length() - 1)
     for start in range(0, count, batch_size):
@@ -217,7 +217,7 @@ def evaluate(
     if hasattr(model, "predict_on_batch"):
         forecast = Rolled(model, windows["actions"], warmup, horizons)
     sums, heads = Sums(count, len(horizons)), {"reward": [], "termination": []}
-    shape = (*windows["frames"][:1].shape[2:4], 1)
+    shape = pixels(windows["frames"][:1, :1], palette).shape[2:]
     for part in _parts(shape, count, _piece(steps)):
         frames = windows["frames"][part]
         truth = pixels(frames[:, warmup + reported], palette).astype(np.float32)
