@@ -347,7 +347,7 @@ def test_stored_windows_are_those_that_are_read_at_once(tmp_path):
     ours, theirs = (evaluate(model, each, 10, (1, 5), beside=beside)[0] for each in (stored, read))
     assert ours == theirs
     # Each part is rolled out by its own actions and by shuffled ones.
-    assert model.sizes == [64, 64, 16, 16] * 2
+    assert model.sizes == [32, 32, 32, 32, 16, 16] * 2
 
 
 @pytest.mark.thorough
@@ -365,7 +365,7 @@ def test_frames_are_read_in_the_batches_that_are_rolled_out(tmp_path):
     finally:
         tracemalloc.stop()
     assert results["num_windows"] == 256
-    assert set(model.sizes) == {8}
+    assert set(model.sizes) == {2}
     assert peak < 200e6, peak
 
 

@@ -882,9 +882,8 @@ def test_evaluation_of_checkpoints(flags, trained, tmp_path, monkeypatch, capsys
     assert {**alone, "made": None} == {**results[0], "made": None}
     other = record("pong", "random", 100, 1, tmp_path, progress=False)
     # Measured on a test set of its own.
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    config = read_config(checkpoints[0])
+    elsewhere = shutil.copytree(checkpoints[0], tmp_path / "elsewhere")
+    config = read_config(elsewhere)
     replace(config, data={**config.data, "test": str(longer)}).write(elsewhere)
     # Before anything is measured.
     with pytest.raises(SystemExit) as error:

@@ -217,7 +217,7 @@ def evaluate(
     if hasattr(model, "predict_on_batch"):
         forecast = Rolled(model, windows["actions"], warmup, horizons)
     sums, heads = Sums(count, len(horizons)), {"reward": [], "termination": []}
-    shape = pixels(windows["frames"][:1, :1], palette).shape[2:]
+    shape = pixels(windows["frames"][:1][:, :1], palette).shape[2:]
     for part in _parts(shape, count, _piece(steps)):
         frames = windows["frames"][part]
         truth = pixels(frames[:, warmup + reported], palette).astype(np.float32)
