@@ -229,7 +229,8 @@ def play_side_by_side(
 
     def take(actions):
         """Plays one step of the planned games that are not over."""
-        for i, action in zip(planned[alive()], actions[alive()], strict=True):
+        left = alive()
+        for i, action in zip(planned[left], actions[left], strict=True):
             earned[i] += games[i].step(int(action))[1]
 
     def observations():

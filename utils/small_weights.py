@@ -54,20 +54,22 @@ def hand_over(
         numpy.linalg.LinAlgError: the features are not finite.
     """
     shape, context = network.preset.frame_shape, pretraining.context
+
+    def starts_of(spec, count):
+        windows = sample(dataset, shape, spec, count, seed)
+        return [windows.position(number) for number in windows.numbers(0)]
+
     if isinstance(pretraining, NextFrame):
-        spec, count = WindowSpec(context, horizon=0), SAMPLES
+        starts = starts_of(WindowSpec(context, horizon=0), SAMPLES)
+        frames = Frames(dataset, shape, context, starts)
+        hand_over_next_frame(network, pretraining, frames, on_progress)
     else:
         spec = WindowSpec(context, at_most(SAMPLE_STEPS, dataset, context))
-        count = SAMPLES_WITH_STEPS
-    windows = sample(dataset, shape, spec, count, seed)
-    starts = [windows.position(number) for number in windows.numbers(0)]
-    frames = Frames(dataset, shape, context, starts)
-    if isinstance(pretraining, NextFrame):
-        hand_over_next_frame(network, pretraining, frames, on_progress)
-        return
-    steps = slice(context - 1, spec.length - 1)
-    actions = np.stack([dataset.actions[episode][first:][steps] for episode, first in starts])
-    hand_over_dynamics(network, pretraining, frames, actions.astype(np.int32), on_progress)
+        starts = starts_of(spec, SAMPLES_WITH_STEPS)
+        frames = Frames(dataset, shape, context, starts)
+        steps = slice(context - 1, spec.length - 1)
+        actions = np.stack([dataset.actions[episode][first:][steps] for episode, first in starts])
+        hand_over_dynamics(network, pretraining, frames, actions.astype(np.int32), on_progress)
 
 
 class Frames:

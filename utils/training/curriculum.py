@@ -121,10 +121,8 @@ def _check_flags(config, finished):
         raise _other_flags(config, expected, received)
     start = theirs.restored_from and Path(theirs.restored_from).name
     if config.pretrained != (start not in (None, config.stage.restore)):
-        expected, received = "no --pretrained", "--pretrained"
-        if not config.pretrained:
-            expected, received = received, expected
-        raise _other_flags(config, expected, received)
+        words = {True: "--pretrained", False: "no --pretrained"}
+        raise _other_flags(config, words[not config.pretrained], words[config.pretrained])
     if not all(Path(theirs.data[role]).exists() for role in ROLES):
         return  # without data, what it was trained with cannot be worked out again
     data = {role: finished.test_data(theirs.data[role]) for role in ROLES}
