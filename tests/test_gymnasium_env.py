@@ -1,6 +1,7 @@
 """The compressed game as a Gymnasium environment."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,39 @@ def test_gymnasiums_limit_is_the_one_that_counts(checkpoint):
     assert steps(gymnasium.make("CompressedAtari-v0", **make)) == 500
     assert steps(gymnasium.make_vec("CompressedAtari-v0", num_envs=2, **make)) == 500
     assert steps(gymnasium.make("CompressedAtari-v0", max_episode_steps=-1, **make)) is None
+
+
+def example(page, begins):
+    """The Python example of a page that begins with a text."""
+    found = re.findall(r"^```python\n(.*?)```", (ROOT / page).read_text(), re.M | re.S)
+    (code,) = (code for code in found if code.startswith(begins))
+    return compile(code, page, "exec")
+
+
+def test_the_example_of_the_tools_page_makes_both_environments(checkpoint, monkeypatch):
+    # The game's own weights would be computed for a minute.
+    monkeypatch.setattr(gymnasium_env, "checkpoint_or_pretrained", lambda *named: checkpoint)
+    made = {}
+    exec(example("docs/tools.md", "import gymnasium"), made)
+    made["env"].reset(seed=0)
+    assert made["env"].step(1)[0].shape == (12, 12, 1)
+    assert made["many"].reset(seed=0)[0].shape[0] == made["many"].num_envs == 256
+
+
+def test_the_example_of_the_readme_imagines(checkpoint, tmp_path, monkeypatch):
+    (named,) = re.findall(r'Checkpoint\("(.*?)"\)', (ROOT / "README.md").read_text())
+    (tmp_path / named).parent.mkdir(parents=True)
+    (tmp_path / named).symlink_to(checkpoint)
+    monkeypatch.chdir(tmp_path)
+    names = {
+        "frames": np.zeros((2, 10, 12, 12, 1), np.uint8),
+        "actions": np.zeros((2, 9), np.int32),
+        "next_actions": np.zeros((2, 4), np.int32),
+    }
+    exec(example("README.md", "from utils.start"), names)
+    assert names["seen"]["frames"].shape == (2, 4, 12, 12, 1)
+    assert names["seen"]["reward"].shape == (2, 4, 3)
+    assert names["seen"]["termination"].shape == (2, 4)
 
 
 def test_no_episode_starts_where_one_has_ended(checkpoint, tmp_path):
