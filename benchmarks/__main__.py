@@ -111,6 +111,11 @@ _LONG = {
         {"type": user_path},
         {QUALITY: Path("data"), CLOCK: None},
     ),
+    "train_dir": (
+        "directory of the trained stages; without it they are thrown away",
+        {"type": user_path},
+        {CLOCK: None},
+    ),
 }
 
 

@@ -18,9 +18,10 @@ from unittest import mock
 
 from benchmarks import STARTED
 from benchmarks.child import in_new_process
-from systems.errors import say
+from systems.errors import InputError, say
 from systems.files import write_json
 from systems.provenance import made
+from utils.checkpoint import stage_directory
 from utils.training.phases import PREFIXES, STAGES
 from utils.training.stage import script
 
@@ -144,6 +145,7 @@ def measure(
     num_training_frames: int,
     output: Path | None,
     data_path: Path | None = None,
+    train_dir: Path | None = None,
     more: Mapping[str, Sequence[str]] | None = None,
 ) -> list[dict]:
     """Trains the four stages and prints a line of each.
@@ -156,19 +158,30 @@ def measure(
         num_training_frames: of the training set.
         output: JSON file.
         data_path: where data sets lie; None: they are recorded, and thrown away.
+        train_dir: where stages are kept; None: they are thrown away.
         more: other flags of some stages.
 
     Returns:
         a row for each stage: stage, and seconds by part.
+
+    Raises:
+        InputError: a stage is there already, so its training would take no time.
     """
+    modules = {name: script(f"{PREFIXES[variant]}_{name}").removesuffix(".py") for name in STAGES}
+    for name in STAGES if train_dir else ():
+        directory = stage_directory(train_dir, game, model, f"{PREFIXES[variant]}_{name}")
+        if directory.exists():
+            raise InputError(
+                f"expected --train_dir without trained stages, because these would take no time, "
+                f"received {directory}. Remove it, or name another directory."
+            )
     rows = []
     with TemporaryDirectory() as directory:
         shared = [f"--atari_game={game}", f"--model={model}", f"--policy={policy}"]
         shared.append(f"--num_training_frames={num_training_frames}")
-        shared.append(f"--train_dir={directory}/trained")
+        shared.append(f"--train_dir={(train_dir or Path(directory, 'trained')).absolute()}")
         shared.append(f"--data_path={(data_path or Path(directory)).absolute()}")
-        for name in STAGES:
-            module = script(f"{PREFIXES[variant]}_{name}").removesuffix(".py")
+        for name, module in modules.items():
             flags = [*shared, *(more or {}).get(name, ())]
             seconds = in_new_process("clock.stage", module=module, flags=flags)
             rows.append({"stage": name, "seconds": seconds})

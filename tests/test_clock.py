@@ -5,6 +5,8 @@ import json
 import pytest
 
 from benchmarks import clock
+from systems.errors import InputError
+from utils.checkpoint import Checkpoint
 
 from .test_quality import in_tiny_process
 
@@ -66,7 +68,9 @@ def test_stages_are_timed(tmp_path, monkeypatch):
         for name, steps in zip(clock.STAGES, (8, 0), strict=True)
     }
     output = tmp_path / "clock.json"
-    rows = clock.measure("freeway", "paper", "tiny", "persistent", 200, output, more=more)
+    trained = tmp_path / "trained"
+    settings = ("freeway", "paper", "tiny", "persistent", 200, output)
+    rows = clock.measure(*settings, train_dir=trained, more=more)
     assert [row["stage"] for row in rows] == list(clock.STAGES)
     first, second = (row["seconds"] for row in rows)
     assert first.keys() >= {*clock.PARTS, clock.IMPORTS, clock.COMPILATION, clock.REST}
@@ -75,3 +79,6 @@ def test_stages_are_timed(tmp_path, monkeypatch):
     assert not once & second.keys()
     written = json.loads(output.read_text())
     assert written["rows"] == rows and written["variant"] == "paper"
+    assert Checkpoint(trained / "freeway" / "tiny" / "paper_seq_3").config.finished
+    with pytest.raises(InputError, match=r"without trained stages.*paper_seq_1"):
+        clock.measure(*settings, train_dir=trained)
