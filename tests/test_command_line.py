@@ -265,10 +265,10 @@ def test_the_2016_flags_and_hyphens_make_one_configuration():
     assert given == parse(stage, ["--atari_game=ms_pacman.bin", "--max_steps=7"])
 
 
-def test_full_frames_pretrain_a_fifth_of_the_steps():
+def test_full_frames_pretrain_three_fifths_of_the_steps():
     stage = importlib.import_module("paper_seq_3_train").STAGE
     usual = parse(stage, ["--model=lstm_84x84x1"]).pretraining_steps
-    assert usual == stage.pretraining_steps == 5 * parse(stage, []).pretraining_steps
+    assert usual == stage.pretraining_steps == parse(stage, []).pretraining_steps / 0.6
     assert parse(stage, ["--pretraining_steps=7"]).pretraining_steps == 7
     assert parse(stage, ["--pretrained", "--model=lstm_84x84x1"]).pretraining_steps == 0
 
