@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 
 from benchmarks.pages import by_speed, clock, copied, markdown, number, read, source
 from utils.training.phases import STAGES
 
 # How tables name what `python -m benchmarks` calls so.
 PEERS = {"2016": "Keras, frame by frame, float32"}
+# Columns of the table of a curriculum's time, of what `benchmarks.clock` tells apart.
+PARTS = {
+    "imports": ("imports",),
+    "compilation": ("compilation",),
+    "data": ("recording", "network and data"),
+    "controlled pixels": ("controlled pixels",),
+    "pretraining": ("pretraining",),
+    "handover": ("handover",),
+    "training": ("training",),
+    "measuring": ("validation", "evaluation", "TensorBoard"),
+    "saving and the rest": ("saving", "rest"),
+}
 
 
 def machines() -> str:
@@ -97,6 +110,20 @@ def demo_times() -> str:
     return markdown(["", "minutes"], rows) + sources
 
 
+def curriculum_time(name: str) -> str:
+    """Where the minutes of a variant's four stages go."""
+    stages = {f"`{row['stage']}`": row["seconds"] for row in read(name)["rows"]}
+    stages["all"] = {
+        part: sum(spent.get(part, 0) for spent in stages.values())
+        for part in chain(*PARTS.values())
+    }
+    rows = []
+    for stage, spent in stages.items():
+        seconds = [sum(spent.get(part, 0) for part in parts) for parts in PARTS.values()]
+        rows.append([stage, *(number(each / 60, 1) for each in (sum(seconds), *seconds))])
+    return markdown(["stage", "minutes", *PARTS], rows) + source(name, note="One run.")
+
+
 def curriculum(name: str) -> str:
     """What each stage of a training made of the errors on test play."""
     stages = [stage for stage in read(name)["stages"] if stage["errors"]]
@@ -183,6 +210,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "i_have": i_have,
     "demo_times": demo_times,
     "curriculum": curriculum,
+    "curriculum_time": curriculum_time,
     "gpu_pretraining": gpu_pretraining,
     "speed": speed,
     "costs": costs,

@@ -7,9 +7,11 @@ units.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from model.loss import frame_loss, reward_cross_entropy, termination_cross_entropy
@@ -333,8 +335,29 @@ class RollOut(keras.Model):
     def __init__(self, predictor: FramePredictor):
         super().__init__(name="roll_out", dtype=predictor.dtype_policy)
         self.predictor = predictor
-        self.imagination = Imagination(predictor)
+        self._observation, self._imagination = Observation(predictor), Imagination(predictor)
         self.built = True
+
+    def in_pieces(self, frames, actions, length: int) -> Iterator[dict[str, np.ndarray]]:
+        """Rolls out some steps after the other, so that not all frames are held at once.
+
+        Args:
+            frames, actions: as `call` takes them.
+            length: steps of each piece. The last one may have fewer.
+
+        Yields:
+            what `call` returns, of each piece.
+        """
+        known, ahead = np.split(actions, [frames.shape[1] - 1], axis=1)
+        state = self._observation.predict_on_batch({"frames": frames, "actions": known})
+        # All pieces are of one length, for which the roll-out is compiled once.
+        steps = ahead.shape[1]
+        ahead = np.pad(ahead, ((0, 0), (0, -steps % length)))
+        for start in range(0, steps, length):
+            batch = {"state": state, "actions": ahead[:, start : start + length]}
+            piece = self._imagination.predict_on_batch(batch)
+            state = piece.pop("state")
+            yield {key: values[:, : steps - start] for key, values in piece.items()}
 
     def call(self, batch):
         """Observes the frames, then rolls out.
@@ -349,5 +372,5 @@ class RollOut(keras.Model):
         frames, actions = batch["frames"], batch["actions"]
         warmup = frames.shape[1]
         state = self.predictor.observe(frames, actions[:, : warmup - 1])
-        predictions = self.imagination.call({"state": state, "actions": actions[:, warmup - 1 :]})
+        predictions = self._imagination.call({"state": state, "actions": actions[:, warmup - 1 :]})
         return {key: predictions[key] for key in ("frames", "reward", "termination")}

@@ -232,7 +232,7 @@ class AtariGame:
             frames.append(self._read_screen())
         self.no_ops = no_ops
         later = max(self.pooled_frames - self.frame_skip, 0)
-        self._earlier = tuple(frames[len(frames) - later :] if later else ())
+        self._earlier = tuple(frames[-later:] if later else ())
         self._screen = self._brightest(frames[-self.pooled_frames :])
         return self.screen()
 

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+_DEVICES = Path("/dev"), Path("/dev/fd")
+
 
 class InputError(ValueError):
     """What the user gave cannot be used.
@@ -87,7 +89,8 @@ def is_special(path: Path) -> bool:
     """Returns whether a path names a device, a pipe or a socket, which no file may replace."""
     if not path.exists() or path.is_dir():
         return False
-    return not path.is_file() or Path(os.path.abspath(path)).is_relative_to("/dev")
+    # Not all of /dev: /dev/shm holds usual files.
+    return not path.is_file() or Path(os.path.abspath(path)).parent in _DEVICES
 
 
 def user_path(text: str) -> Path:

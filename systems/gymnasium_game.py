@@ -6,6 +6,7 @@ Gymnasium (https://gymnasium.farama.org) is imported only when an environment is
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -94,7 +95,7 @@ class GymnasiumGame:
         numbers = [str(number) for number in range(self.num_actions)]
         self.action_meanings = tuple(meanings() if meanings else numbers)
         self.name = name_of(self._env.spec.id)
-        self.spec = self._env.spec.to_json()
+        self.spec = self._spec()
         self.screen_shape = None
         try:
             self._observations = self._image_in_observations()
@@ -103,7 +104,7 @@ class GymnasiumGame:
                 self._env = self._make({**environment.kwargs, "render_mode": "rgb_array"})
             self.screen_shape = self.reset().shape
         # Many environments import what they draw with only when they begin or draw.
-        except (gymnasium.error.Error, ImportError) as error:
+        except (gymnasium.error.Error, ImportError, OSError) as error:
             raise InputError(
                 f"expected an environment that can begin and be drawn here, received "
                 f"{environment.id} with {json.dumps(environment.kwargs)}: {one_line(error)} "
@@ -118,12 +119,36 @@ class GymnasiumGame:
 
         try:
             return gymnasium.make(self.environment.id, disable_env_checker=True, **kwargs)
-        except (gymnasium.error.Error, ImportError, TypeError, ValueError, AssertionError) as error:
+        except (
+            gymnasium.error.Error,
+            ImportError,
+            TypeError,
+            ValueError,
+            AssertionError,
+            OSError,  # a file that it reads, and that an option may name
+        ) as error:
             raise InputError(
                 f"expected an environment that gymnasium.make can make, received "
                 f"{self.environment.id} with {json.dumps(kwargs)}: {one_line(error)} Install its "
                 "package; name it before a colon if it has to be imported, such as "
                 "minigrid:MiniGrid-Empty-8x8-v0."
+            ) from error
+
+    def _spec(self):
+        """The environment's specification, JSON text."""
+        spec = copy.copy(self._env.spec)
+        # What was registered by its class is named as text, as JSON needs it.
+        for name in ("entry_point", "vector_entry_point"):
+            point = getattr(spec, name)
+            if callable(point):
+                setattr(spec, name, f"{point.__module__}:{point.__qualname__}")
+        try:
+            return spec.to_json()
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"expected an environment that can be described as JSON, received "
+                f"{self.environment.id}: {one_line(error)} Register it without objects among its "
+                "options."
             ) from error
 
     def _image_in_observations(self) -> Observations | None:
@@ -210,7 +235,14 @@ class GymnasiumGame:
             for name in self._observations.path.split("/")[1:]:
                 observation = observation[name]
             values = np.asarray(observation)
-            frame = self._observations.frames(values[(None, *self._observations.part)])[0]
+            try:
+                frame = self._observations.frames(values[(None, *self._observations.part)])[0]
+            except ValueError as error:
+                raise InputError(
+                    f"expected observations as at the start, received others of "
+                    f"{self.environment.id}: {one_line(error)} Give its observation space bounds, "
+                    "or let it observe uint8."
+                ) from error
         if self.screen_shape not in (None, frame.shape):
             raise InputError(
                 f"expected frames of {self.screen_shape}, as at the start, received "

@@ -32,13 +32,17 @@ _OWN = ("dataset_id", "total_episodes", "total_steps", "dataset_size", "mean_epi
 _OWN += ("policy", "policy_settings", "seed", "versions", "joined", "videos", *PALETTES)
 
 
-def join(directories: Sequence[Path], name: str, data_path: Path) -> Path:
+def join(
+    directories: Sequence[Path], name: str, data_path: Path, observation_key: str | None = None
+) -> Path:
     """Writes a data set of all episodes, in the order of the data sets.
 
     Args:
         directories: of two data sets or more.
         name: of the new one, letters, digits, _ and -.
         data_path: where all data sets lie.
+        observation_key: which entry of Dict observations is the image; None: the only one. All
+            entries are joined.
 
     Returns:
         the directory of its files, `data_path`/<game>/<name>-v1/data.
@@ -53,7 +57,7 @@ def join(directories: Sequence[Path], name: str, data_path: Path) -> Path:
         raise InputError(
             f"expected a name of letters, digits, _ and -, received {name!r}; choose another"
         )
-    datasets = [Dataset(directory) for directory in directories]
+    datasets = [Dataset(directory, observation_key) for directory in directories]
     about = _common(datasets)
     dataset_id = f"{_game(datasets[0])}/{name}-v1"
     output = Path(data_path, dataset_id, "data")
@@ -152,6 +156,7 @@ def parser() -> Parser:
     what = "directory of metadata.json and main_data.hdf5, or its parent; give two or more"
     add("--dataset", action="append", required=True, type=user_path, metavar="DIR", help=what)
     add("--name", default="joined", help="what the new data set is called")
+    add("--observation_key", metavar="KEY", help="entry of Dict observations that is the image")
     add_data_path(add)
     return parser
 
@@ -160,7 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command `python -m systems.join`."""
     flags = parser().parse_args(arguments)
     with exit_on_input_error():
-        say(f"wrote {join(flags.dataset, flags.name, flags.data_path)}")
+        joined = join(flags.dataset, flags.name, flags.data_path, flags.observation_key)
+        say(f"wrote {joined}")
 
 
 if __name__ == "__main__":

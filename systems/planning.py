@@ -248,6 +248,9 @@ def play_side_by_side(
             simulator.begin(np.stack(frames, axis=1), np.stack(actions, axis=1))
     begun, watching = time.monotonic(), 0.0
     for i in tqdm(range(play.max_steps), desc="side by side", unit="step", disable=shape is None):
+        left = alive()
+        if not left.any():
+            break
         if simulator_of:
             plans = planner.plan(simulator)
         else:
@@ -256,9 +259,6 @@ def play_side_by_side(
             started = time.monotonic()
             watcher.watch(games[0], plans[0])
             watching += time.monotonic() - started  # which does not count as deciding
-        left = alive()
-        if not left.any():
-            break
         steps[planned[left]] += 1
         take(plans[:, 0])
         # By halves, because a model compiles for each number of games.

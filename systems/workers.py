@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from systems.errors import InputError
+from systems.errors import InputError, one_line
 
 
 class Worker:
@@ -29,23 +29,32 @@ class Worker:
     Attributes:
         connection: becomes readable when `receive` has something to receive.
         process: the worker process.
+
+    Raises:
+        InputError: the system starts no more processes.
     """
 
     PATIENCE = 10.0  # seconds to wait for a process that should be ending
 
     def __init__(self, module: str, function: str, *arguments: str) -> None:
-        self.connection, their_end = Pipe()
-        with their_end:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-c", f"from {module} import {function}; {function}()"),
-                    *(str(their_end.fileno()), *arguments),
-                ],
-                cwd=Path(__file__).parents[1],
-                pass_fds=[their_end.fileno()],
-                # A Ctrl-C in the terminal is for the parent, which then stops its workers.
-                start_new_session=True,
-            )
+        try:
+            self.connection, their_end = Pipe()
+            with their_end:
+                self.process = subprocess.Popen(
+                    [
+                        *(sys.executable, "-c", f"from {module} import {function}; {function}()"),
+                        *(str(their_end.fileno()), *arguments),
+                    ],
+                    cwd=Path(__file__).parents[1],
+                    pass_fds=[their_end.fileno()],
+                    # A Ctrl-C in the terminal is for the parent, which then stops its workers.
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise InputError(
+                f"expected to start a process that plays, but the system says: {one_line(error)}. "
+                "Use fewer workers."
+            ) from error
 
     def send(self, message: Any) -> None:
         """Sends a request."""

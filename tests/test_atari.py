@@ -168,6 +168,18 @@ def test_a_screen_is_the_brightest_of_as_many_frames_as_are_asked_for(pooled_fra
     assert play(game, [0] * 3) == play(fresh, [0] * 3)
 
 
+@pytest.mark.parametrize("no_ops", range(5))
+def test_the_first_screens_lack_no_frame_that_they_combine(no_ops):
+    game, ale = AtariGame("pong", pooled_frames=8), bare_emulator("pong", frame_skip=1)
+    game.start(no_ops)
+    game.step(0)
+    frames = [ale.getScreenGrayscale()]
+    for _ in range(no_ops + game.frame_skip):
+        ale.act(ale.getMinimalActionSet()[0])
+        frames.append(ale.getScreenGrayscale())
+    assert np.array_equal(game.screen_grey(), np.max(frames[-8:], axis=0))
+
+
 def test_pacmans_screens_show_all_four_ghosts():
     """Each is drawn in one frame of four, and a step has four frames: two show the same half."""
 

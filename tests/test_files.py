@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import filelock
@@ -31,6 +32,7 @@ ROOT = Path(__file__).parents[1]
 
 WRITER = """
 import sys
+import tempfile
 from pathlib import Path
 from systems.files import write_whole
 
@@ -47,6 +49,7 @@ write_whole(Path(sys.argv[1]), write)
 
 HOLDER = """
 import sys
+import tempfile
 from pathlib import Path
 from systems.files import workspace
 
@@ -267,6 +270,16 @@ def test_devices_and_pipes_are_written_into(tmp_path):
     write_json(pipe, {"a": 1})
     assert json.loads(reader.communicate()[0]) == {"a": 1}
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="Linux has it")
+def test_files_below_dev_are_replaced_like_others():
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        path = Path(directory, "results.json")
+        for content in ({"a": 1}, {"a": 2}):
+            check_writable(path)
+            write_json(path, content)
+            assert json.loads(path.read_text()) == content
 
 
 def test_what_is_printed_and_written_to_stdout_both_arrive(tmp_path):

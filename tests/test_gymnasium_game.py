@@ -23,7 +23,7 @@ from utils.training.stage import main as main_of_stage
 
 from . import tiny  # noqa: F401 - makes --model=tiny known
 from .checkpoints import write_checkpoint
-from .walker import WALKER
+from .walker import OF_AN_OBJECT, OF_ITS_CLASS, WALKER
 
 
 def test_what_is_rendered_is_recorded_where_observations_are_no_image():
@@ -71,6 +71,8 @@ def test_an_image_in_the_observations_is_taken(kwargs, key, source):
         (Environment(WALKER, {"show": "two"}, "middle"), "to be one of left, right"),
         (Environment(WALKER, {"show": "dict"}, "place"), "received Box"),
         (Environment(WALKER, {"shown": 1}), "unexpected keyword"),
+        (Environment(WALKER, {"level": "missing.txt"}), "No such file.*missing.txt"),
+        (Environment(OF_AN_OBJECT), "described as JSON"),
         (Environment("Tests/Walkr-v0"), "Did you mean"),
         (Environment("no_such_package:X-v0"), "No module named"),
         (Environment("Pendulum-v1"), "Discrete.n., received Pendulum-v1 with Box"),
@@ -84,6 +86,21 @@ def test_what_cannot_be_recorded_is_refused(environment, message):
 def test_a_reward_that_is_no_number_is_named():
     game = GymnasiumGame(Environment(WALKER, {"reward": float("nan")}))
     with pytest.raises(InputError, match="finite rewards, received nan"):
+        game.step(0)
+
+
+def test_what_is_registered_by_its_class_is_recorded(tmp_path):
+    flags = [f"--env={OF_ITS_CLASS}", "--num_frames=20", f"--data_path={tmp_path}"]
+    main([*flags, "--policy=random"])
+    dataset = Dataset(next(tmp_path.rglob("metadata.json")).parent)
+    assert int(dataset.lengths.sum()) == 20
+    spec = json.loads(dataset.metadata["env_spec"])
+    assert spec["entry_point"] == "tests.walker:Walker"
+
+
+def test_floats_that_outgrow_what_the_first_frame_tells_are_refused():
+    game = GymnasiumGame(Environment(WALKER, {"show": "unbounded"}))
+    with pytest.raises(InputError, match=r"others of .*Walker.* 0 to 1.* Give .* bounds"):
         game.step(0)
 
 
@@ -252,6 +269,27 @@ def test_planning_in_the_model_plays_the_environment(walker_sets, tmp_path, monk
     observation, _ = env.reset(seed=1)
     assert observation.shape == (12, 12, 1)
     assert env.action_space.n == 3
+
+
+def test_a_first_episode_that_ends_too_early_to_be_filmed_costs_no_figures(
+    walker_sets, tmp_path, capsys
+):
+    directory = write_checkpoint(
+        tmp_path / "ready",
+        walker_sets[0],
+        game="Tests-Walker-v0",
+        action_meanings=("0", "1", "2"),
+        environment=Environment(WALKER, {"limit": 5}),  # of ten frames that are shown
+    )
+    film = tmp_path / "film.gif"
+    few = ["--simulator=compressed", "--simulator=none", "--num_rollouts=4", "--horizon=2"]
+    flags = [f"--checkpoint={directory}", f"--video={film}", "--num_episodes=1", *few]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["plan.py", *flags])
+        plan.main()
+    told = capsys.readouterr().out
+    assert "none: mean return" in told and "there is no video of it" in told
+    assert not film.exists()
 
 
 def test_missing_sets_of_an_environment_are_asked_for(tmp_path, capsys):

@@ -6,6 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from systems.controlled import find_controlled
 from systems.dataset import CONTROLLED, Dataset
@@ -16,6 +17,8 @@ from systems.metadata import METADATA
 from systems.record import record
 
 from .test_import_video import write_video
+from .test_observations import STEPS, Painter, box
+from .test_observations import record as record_by_minari
 
 pytestmark = pytest.mark.slow
 SHAPE = 84, 84, 1
@@ -97,6 +100,22 @@ def test_sets_of_other_videos_are_joined_and_all_videos_named(tmp_path):
     joined = Dataset(join([both.directory, sets[2]], "joined", tmp_path))
     assert joined.metadata["videos"] == ["a.mkv", "b.mkv", "c.mkv"]
     assert joined.lengths.tolist() == [2, 2, 2]
+
+
+def test_sets_of_several_images_are_joined_with_all_of_them(tmp_path, monkeypatch, capsys):
+    space = spaces.Dict({"front": box(40, 36), "map": box(40, 36)})
+    sets = [
+        record_by_minari(tmp_path / name, monkeypatch, Painter(space), episodes=1)
+        for name in ("a", "b")
+    ]
+    given = [*(f"--dataset={path}" for path in sets), f"--data_path={tmp_path}", "--name=both"]
+    with pytest.raises(SystemExit):
+        main(given)
+    assert "Name one of them by --observation_key" in capsys.readouterr().err
+    main([*given, "--observation_key=map"])
+    output = Path(capsys.readouterr().out.split()[-1])
+    for key in ("front", "map"):
+        assert Dataset(output, key).lengths.tolist() == [STEPS, STEPS]
 
 
 def test_a_game_without_a_name_is_called_by_the_directory_of_the_data_set(

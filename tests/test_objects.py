@@ -6,6 +6,7 @@ import pytest
 from systems.controlled_futures import controlled_pixels
 from systems.dataset import Dataset
 from systems.record import record
+from utils.watching import measure
 from utils.watching.evaluation import Beside, evaluate
 from utils.watching.objects import find_object, search
 
@@ -51,6 +52,25 @@ def test_a_window_whose_futures_do_not_show_the_object_alone_is_left_out():
     dot = USUAL.copy()
     dot[9, 9] = 200
     assert find_object(dot, np.stack([USUAL, USUAL]), USUAL) is None  # it is too small
+
+
+def test_the_usual_frame_is_of_all_play_and_not_of_first_frames_alone():
+    class Counting:
+        """Many short episodes, whose frames show their number."""
+
+        lengths = np.full(600, 9)
+
+        def palette(self):
+            return None
+
+        def read(self, episode, start, count, shape, wanted):
+            assert 0 <= episode < 600 and (start, count) == (0, 10)
+            assert wanted.min() >= 0 and wanted.max() <= 9
+            frames = np.tile(np.reshape(wanted, (-1, 1, 1, 1)), (1, *shape))
+            return {"frames": frames.astype(np.uint8)}
+
+    usual = measure._usual_frame(Counting(), (2, 2, 1))
+    assert usual.shape == (2, 2, 1) and (np.abs(usual - 4.5) <= 0.5).all()
 
 
 def levels(*args, **more):

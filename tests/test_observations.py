@@ -21,8 +21,10 @@ from utils.checkpoint import Checkpoint
 from utils.config import read_config
 from utils.training.command_line import ROLES
 from utils.training.stage import main
+from utils.watching.measure import HeldOutPlay
 
 from . import tiny  # noqa: F401 - makes --model=tiny known
+from .checkpoints import write_checkpoint
 
 SHAPE, GREY = (210, 160, 3), (84, 84, 1)
 STEPS = 25
@@ -383,6 +385,25 @@ def test_training_refuses_other_spaces_before_it_begins(tmp_path, monkeypatch, c
     assert "error: expected" in errors and f"received {found}" in errors
     assert "Traceback" not in errors
     assert not list((tmp_path / "trained").rglob("*.h5"))
+
+
+def test_checkpoints_of_two_images_recall_each_its_own(tmp_path, monkeypatch):
+    # The second image is never brighter than the first one's tenth frame.
+    space = spaces.Dict({"front": box(40, 36), "map": box(40, 36, high=100)})
+    data = record(tmp_path, monkeypatch, Painter(space))
+    checkpoints = [
+        Checkpoint(
+            write_checkpoint(
+                tmp_path / key, data, action_meanings=("0", "1", "2"), observation_key=key
+            )
+        )
+        for key in ("front", "map")
+    ]
+    both = HeldOutPlay(None, [1, 9], 4, 0)
+    together = [both.measure(checkpoint) for checkpoint in checkpoints]
+    alone = HeldOutPlay(None, [1, 9], 4, 0).measure(checkpoints[1])
+    ours, theirs = (each["horizons"]["9"]["mse_recall"] for each in (together[1], alone))
+    assert ours == theirs
 
 
 @pytest.mark.thorough

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -258,7 +259,7 @@ def test_games_that_are_over_are_planned_no_more():
 
         def __init__(self, games):
             super().__init__([1, 1])
-            self.sizes, self.games = set(), len(games)
+            self.sizes, self.games, self.decisions = set(), len(games), 0
 
         def keep(self, games):
             assert len(games) == self.games
@@ -267,6 +268,7 @@ def test_games_that_are_over_are_planned_no_more():
         def values(self, actions, discount):
             assert len(actions) == self.games
             self.sizes.add(self.games)
+            self.decisions += 1
             return super().values(actions, discount)
 
     begun = []
@@ -282,12 +284,23 @@ def test_games_that_are_over_are_planned_no_more():
     for episode, played in enumerate(together):
         (alone,) = play_side_by_side(play, [episode], simulator_of)
         assert (alone.earned, alone.steps) == (played.earned, played.steps)
+        assert begun[-1].decisions == alone.steps  # and none for the game that is over
 
 
 def test_worker_processes_import_no_keras():
     ask = "import sys, systems.planning; print('keras' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
     assert answer.stdout == "False\n"
+
+
+def test_more_processes_than_the_system_starts_are_refused():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # stdin, stdout and stderr
+    try:
+        with pytest.raises(InputError, match="Too many open files. Use fewer workers"):
+            Worker("systems.planning", "serve_planned_episodes")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_worker_whose_parent_has_gone_ends_in_the_middle_of_its_episode():

@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -51,6 +52,10 @@ def test_the_example_of_the_page_is_scored_as_what_it_predicts(checkpoint, tmp_p
     results = json.loads(Path("ours.json").read_text())
     assert results["predictions"] == "predictions.npz"
     assert results["reward"] is None and results["termination"] is None
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        run(monkeypatch, checkpoint, "--predictions=predictions.npz", "--plot=ours.svg")
+    drawn = Path("ours.svg").read_text()
+    assert ">predictions.npz<" in drawn and f">{checkpoint.name}<" not in drawn
     # It repeats the last frame, as a baseline does.
     for row in results["horizons"].values():
         for key in ("mse", "mse_moving", "mse_controlled"):

@@ -82,6 +82,19 @@ def test_the_papers_loop_equals_the_plain_formulation_in_frames_and_gradients():
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=atol, err_msg=weight.path)
 
 
+@pytest.mark.parametrize("length", [2, 3, 5, 8])
+def test_rolling_out_in_pieces_equals_rolling_out_at_once(predictor, length):
+    data = batch(5)
+    frames, actions = np.array(data["frames"][:, :WARMUP]), np.array(data["actions"])
+    model = RollOut(predictor)
+    whole = model.predict_on_batch({"frames": frames, "actions": actions})
+    pieces = list(model.in_pieces(frames, actions, length))
+    assert max(len(piece["termination"][0]) for piece in pieces) <= length
+    for key, values in whole.items():
+        joined = np.concatenate([piece[key] for piece in pieces], axis=1)
+        np.testing.assert_allclose(joined, values, rtol=1e-4, atol=1e-4)
+
+
 def test_observing_in_pieces_equals_observing_at_once(predictor):
     data = batch(3)
     frames, actions = data["frames"], data["actions"]

@@ -1,5 +1,6 @@
 """What a variant's stages have reached, as `make demo` ends with it."""
 
+import shlex
 import shutil
 import sys
 
@@ -86,6 +87,14 @@ def test_the_commands_to_go_on_name_the_last_checkpoint(trained, monkeypatch):
     ]
     assert all(parsed(line.split()[1:]) for line in lines)
     assert "plan.py" not in to_go_on(Checkpoint(trained / "paper_seq_1"))
+    # Paths that a shell would take apart.
+    spaced = trained / "my runs" / "paper_seq_5_reward"
+    spaced.parent.mkdir()
+    spaced.symlink_to(trained / "paper_seq_5_reward")
+    monkeypatch.setattr(sys, "executable", str(trained / "my runs" / "python"))
+    for line in to_go_on(Checkpoint(spaced)).splitlines()[1:]:
+        python, _, flag, directory, *_ = shlex.split(line)
+        assert (python, flag, directory) == ("my runs/python", "--checkpoint", str(spaced))
 
 
 def test_a_stage_that_was_stopped_while_its_data_were_recorded_does_not_count(trained):

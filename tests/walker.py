@@ -9,7 +9,11 @@ class Walker(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012 - as Gymnasium has it
 
-    def __init__(self, show="render", actions=None, render_mode=None, reward=1.0, limit=12):
+    def __init__(
+        self, show="render", actions=None, render_mode=None, reward=1.0, limit=12, level=None
+    ):
+        if level:
+            open(level).close()
         self.render_mode, self._show = render_mode, show
         self._reward, self._limit = reward, limit
         self.action_space = actions or gymnasium.spaces.Discrete(3, start=1)
@@ -17,6 +21,7 @@ class Walker(gymnasium.Env):
         place = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
         spaces = {"render": place, "image": image}
         spaces["dict"] = gymnasium.spaces.Dict(place=place, camera=image)
+        spaces["unbounded"] = gymnasium.spaces.Box(-np.inf, np.inf, (24, 20, 3), np.float32)
         spaces["two"] = gymnasium.spaces.Dict(left=image, right=image)
         spaces["text"] = gymnasium.spaces.Dict(camera=image, mission=gymnasium.spaces.Text(9))
         self.observation_space = spaces[show]
@@ -44,6 +49,7 @@ class Walker(gymnasium.Env):
             "render": place,
             "image": image,
             "dict": {"place": place, "camera": image},
+            "unbounded": image.astype(np.float32) * (self._steps > 0),  # dark at first
             "two": {"left": image, "right": image[:, ::-1]},
             "text": {"camera": image, "mission": "go"},
         }[self._show]
@@ -51,3 +57,8 @@ class Walker(gymnasium.Env):
 
 gymnasium.register("Tests/Walker-v0", entry_point=f"{__name__}:Walker")
 WALKER = f"{__name__}:Tests/Walker-v0"
+gymnasium.register("Tests/OfItsClass-v0", entry_point=Walker)
+gymnasium.register("Tests/OfAnObject-v0", entry_point=Walker, kwargs={"limit": np.int64(12)})
+OF_ITS_CLASS, OF_AN_OBJECT = (
+    f"{__name__}:Tests/{name}-v0" for name in ("OfItsClass", "OfAnObject")
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -71,7 +72,8 @@ def train(flags: AgentFlags) -> None:
         place = "the emulator" if flags.training.simulator == "emulator" else checkpoint.directory
         say(f"{checkpoint.config.game}: an agent learns in {place}")
         _train(directory, checkpoint, dataset, config, flags.overwrite)
-    say(f"wrote {directory}\nnext: python evaluate_agent.py --agent {directory}")
+    named = shlex.quote(str(directory))
+    say(f"wrote {directory}\nnext: python evaluate_agent.py --agent {named}")
 
 
 def _usual_play(checkpoint):

@@ -83,8 +83,10 @@ def compare_simulators(settings: ComparisonSettings) -> None:
         )
         if settings.json:
             write_json(settings.json, results)
-        if film:
+        if film and film.captions:
             video.write_video(settings.video, film.frames())
+        elif film:
+            say("note: the first episode ended while it was warmed up, so there is no video of it")
     if set(settings.simulators) == set(SIMULATORS):
         returns = (results["simulators"][name]["returns"] for name in SIMULATORS)
         results["share_kept"] = share_kept(*returns)
@@ -153,11 +155,11 @@ class _Film:
     def __init__(self, simulator, shape):
         self._simulator, self._shape = simulator, shape
         self._panels = {"game": [], "next step": [], "end of the plan": []}
-        self._captions = []
+        self.captions = []
 
     def watch(self, game, plan):
         """Adds a step; see `systems.planning.Watcher`."""
-        if len(self._captions) == FILMED_STEPS:
+        if len(self.captions) == FILMED_STEPS:
             return
         imagined = video.to_uint8_rgb(self._simulator.frames(plan))
         real = video.to_uint8_rgb(game.observation(self._shape))
@@ -165,13 +167,11 @@ class _Film:
         frames = real, imagined[0].copy(), imagined[-1].copy()
         for panel, frame in zip(self._panels.values(), frames, strict=True):
             panel.append(frame)
-        self._captions.append(
-            f"step {len(self._captions) + 1}  {game.action_meanings[int(plan[0])]}"
-        )
+        self.captions.append(f"step {len(self.captions) + 1}  {game.action_meanings[int(plan[0])]}")
 
     def frames(self):
         """Yields the video's frames."""
-        return video.side_by_side(self._panels, self._captions)
+        return video.side_by_side(self._panels, self.captions)
 
 
 def share_kept(compressed: list, emulator: list, none: list) -> dict | None:

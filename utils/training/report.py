@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import resource
+import shlex
 import sys
 
 import keras
@@ -123,4 +124,5 @@ def _print_results(config, results):
     if name in _NEXT:
         say(f"next: {config.command(f'{variant}_{_NEXT[name]}')}")
     else:
-        say(f"next: python generate_video.py --checkpoint {config.directory} --video clip.mp4")
+        directory = shlex.quote(str(config.directory))
+        say(f"next: python generate_video.py --checkpoint {directory} --video clip.mp4")

@@ -107,7 +107,7 @@ def _size(actions, warmup):
     return actions.shape[0], actions.shape[1] - warmup + 1
 
 
-def _piece(steps):
+def piece_length(steps: int) -> int:
     """Steps of the equal pieces in which so many are rolled out."""
     return math.ceil(steps / math.ceil(steps / _STEPS_AT_ONCE))
 
@@ -140,14 +140,13 @@ class Rolled:
         self._reported = np.array([step for step in horizons if step <= self._steps]) - 1
         self.kept: np.ndarray | None = None
         self._actions = {False: actions, True: shuffled_actions(actions, warmup)}
-        self._observation = None
         self.mean_frame = np.asarray(model.predictor.network.mean_frame)
 
     def predict(self, part, frames, shuffled):
         if shuffled and len(self._actions[True]) == 1:
             return None
         actions, frames = self._actions[shuffled][part], frames[:, : self._warmup]
-        if _piece(self._steps) < self._steps:
+        if piece_length(self._steps) < self._steps:
             return self._in_turn(frames, actions)
         predictions = self._model.predict_on_batch({"frames": frames, "actions": actions})
         if part.start == 0 and not shuffled:
@@ -156,25 +155,12 @@ class Rolled:
 
     def _in_turn(self, frames, actions):
         """Rolls out piece by piece and keeps the frames that are reported."""
-        if self._observation is None:
-            from model.predictor import Observation
-
-            self._observation = Observation(self._model.predictor)
-        known, ahead = np.split(actions, [self._warmup - 1], axis=1)
-        state = self._observation.predict_on_batch({"frames": frames, "actions": known})
-        # All pieces are of one length, for which the roll-out is compiled once.
-        length = _piece(self._steps)
-        ahead = np.pad(ahead, ((0, 0), (0, -self._steps % length)))
-        pieces = []
-        for start in range(0, self._steps, length):
-            piece = ahead[:, start : start + length]
-            piece = self._model.imagination.predict_on_batch({"state": state, "actions": piece})
-            state, steps = piece["state"], self._reported - start
-            steps = steps[(steps >= 0) & (steps < length)]
+        pieces, done = [], 0
+        for piece in self._model.in_pieces(frames, actions, piece_length(self._steps)):
+            steps, length = self._reported - done, len(piece["termination"][0])
+            steps, done = steps[(steps >= 0) & (steps < length)], done + length
             pieces.append({**piece, "frames": piece["frames"][:, steps]})
-        keys = ("frames", "reward", "termination")
-        whole = {key: np.concatenate([piece[key] for piece in pieces], axis=1) for key in keys}
-        return {key: values[:, : self._steps] for key, values in whole.items()}
+        return {key: np.concatenate([one[key] for one in pieces], axis=1) for key in pieces[0]}
 
 
 def pixels(frames: np.ndarray, palette: np.ndarray | None) -> np.ndarray:
@@ -218,7 +204,7 @@ def evaluate(
         forecast = Rolled(model, windows["actions"], warmup, horizons)
     sums, heads = Sums(count, len(horizons)), {"reward": [], "termination": []}
     shape = pixels(windows["frames"][:1][:, :1], palette).shape[2:]
-    for part in _parts(shape, count, _piece(steps)):
+    for part in _parts(shape, count, piece_length(steps)):
         frames = windows["frames"][part]
         truth = pixels(frames[:, warmup + reported], palette).astype(np.float32)
         predictions = forecast.predict(part, frames, shuffled=False)

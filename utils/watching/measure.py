@@ -90,7 +90,8 @@ class _Play:
     @property
     def key(self):
         """What everything depends on that is found once for several checkpoints."""
-        return self.dataset.directory, self.warmup, tuple(self.horizons), self.shape
+        image = self.dataset.observations.path
+        return self.dataset.directory, image, self.warmup, tuple(self.horizons), self.shape
 
 
 class HeldOutPlay:
@@ -260,12 +261,16 @@ class HeldOutPlay:
 def _usual_frame(dataset, shape):
     """The median of each pixel over a sample of frames, float (height, width, channels)."""
     palette, frames = dataset.palette(), []
-    for episode, steps in enumerate(dataset.lengths):
-        count = max(1, round(_USUAL_FRAMES * int(steps) / int(dataset.lengths.sum())))
-        wanted = np.unique(np.linspace(0, int(steps), count).astype(int))
-        read = dataset.read(episode, 0, int(steps) + 1, shape, wanted)["frames"]
+    ends = np.cumsum(dataset.lengths + 1)  # an episode has a frame more than steps
+    # Evenly over all play, because all first frames may be alike.
+    numbers = np.unique(np.linspace(0, ends[-1] - 1, _USUAL_FRAMES).astype(int))
+    of = np.searchsorted(ends, numbers, side="right")
+    for episode in np.unique(of):
+        count = int(dataset.lengths[episode]) + 1
+        wanted = numbers[of == episode] - (ends[episode] - count)
+        read = dataset.read(int(episode), 0, count, shape, wanted)["frames"]
         frames.append(in_levels(read, shape, palette))
-    return np.median(np.concatenate(frames)[: 2 * _USUAL_FRAMES], axis=0)
+    return np.median(np.concatenate(frames), axis=0)
 
 
 def _compare(config, dataset, notes):

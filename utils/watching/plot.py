@@ -35,7 +35,7 @@ def draw_errors(results: Sequence[dict], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    names = labels([result["checkpoint"] for result in results])
+    names = labels([result["predictions"] or result["checkpoint"] for result in results])
     figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.5), layout="constrained")
     for axis, (key, title) in zip(axes, TITLES.items(), strict=True):
         for i, (result, name) in enumerate(zip(results, names, strict=True)):

@@ -194,14 +194,15 @@ def _predict(checkpoint, frames, before, futures):
     import_keras()
     from model.predictor import REWARD_CLASSES, RollOut
 
-    batch = {
-        "frames": np.repeat(frames[None], len(futures), axis=0),
-        "actions": np.stack([np.concatenate([before, future.actions]) for future in futures]),
-    }
-    predictions = RollOut(checkpoint.predictor()).predict_on_batch(batch)
-    rewards = predictions["reward"] @ np.array(REWARD_CLASSES, np.float32)
-    predicted = video.to_uint8_rgb(predictions["frames"])
-    return predicted, rewards if checkpoint.predicts_rewards else None
+    frames = np.repeat(frames[None], len(futures), axis=0)
+    actions = np.stack([np.concatenate([before, future.actions]) for future in futures])
+    length = evaluation.piece_length(len(futures[0].actions))
+    predicted, rewards = [], []
+    for piece in RollOut(checkpoint.predictor()).in_pieces(frames, actions, length):
+        predicted.append(video.to_uint8_rgb(piece["frames"]))
+        rewards.append(piece["reward"] @ np.array(REWARD_CLASSES, np.float32))
+    rewards = np.concatenate(rewards, axis=1) if checkpoint.predicts_rewards else None
+    return np.concatenate(predicted, axis=1), rewards
 
 
 def _panels(titles, futures, predicted):

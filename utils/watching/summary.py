@@ -9,6 +9,7 @@ play when it finished.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,9 +106,10 @@ def _change(before, checkpoint):
 def to_go_on(last: Checkpoint) -> str:
     """Returns the commands that use a checkpoint, as they can be typed here."""
     python = os.path.relpath(sys.executable)
-    python = sys.executable if python.startswith("..") else python
+    python = shlex.quote(sys.executable if python.startswith("..") else python)
     tools = _TOOLS if last.predicts_rewards else _TOOLS[:-1]
-    lines = [tool.format(last=last.directory, game=last.config.game) for tool in tools]
+    directory = shlex.quote(str(last.directory))
+    lines = [tool.format(last=directory, game=last.config.game) for tool in tools]
     return "\n".join(["to go on:", *(f"  {python} {line}" for line in lines)])
 
 
