@@ -61,10 +61,13 @@ class ActorCritic(keras.Model):
         """Normalises by the mean and the deviation of outputs (count, 2048).
 
         Deviations below a tenth of the root mean square count as that, or noise would be amplified.
+        So do those of outputs that are all alike, which are 0 but for rounding.
         """
         deviation = ops.std(outputs, axis=0)
+        least = 0.1 * ops.sqrt(ops.mean(ops.square(deviation)))
+        rounding = 1e-3 * ops.sqrt(ops.mean(ops.square(outputs))) + 1e-6
         self.mean.assign(ops.mean(outputs, axis=0))
-        self.scale.assign(ops.maximum(deviation, 0.1 * ops.sqrt(ops.mean(ops.square(deviation)))))
+        self.scale.assign(ops.maximum(deviation, ops.maximum(least, rounding)))
 
     def call(self, outputs):
         """Maps outputs (batch, 2048), or a training batch, to log probabilities and values.

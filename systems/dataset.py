@@ -347,6 +347,19 @@ def palette(datasets: Sequence[Dataset]) -> np.ndarray | None:
     Raises:
         InputError: the data sets give one index different colours.
     """
+    merged = known_colours(datasets)
+    return None if merged is None else _complete(merged)
+
+
+def known_colours(datasets: Sequence[Dataset]) -> list | None:
+    """Returns the RGB of each palette index that several data sets show, None for the others.
+
+    Returns:
+        256 entries; None if the frames of all data sets are RGB.
+
+    Raises:
+        InputError: the data sets give one index different colours.
+    """
     merged = None
     for dataset in datasets:
         table = dataset.known_colours()
@@ -360,7 +373,7 @@ def palette(datasets: Sequence[Dataset]) -> np.ndarray | None:
                     f"as in the other data sets, received {colour}. Name data sets of one game."
                 )
             merged[index] = merged[index] or colour
-    return None if merged is None else _complete(merged)
+    return merged
 
 
 def _complete(table):

@@ -305,6 +305,14 @@ def test_stable_baselines_trains_on_the_vector_environment(checkpoint):
     assert not np.array_equal(infos[0]["terminal_observation"], observations[0])
 
 
+def test_a_game_that_has_not_begun_is_refused(checkpoint):
+    many = gymnasium.make_vec("CompressedAtari-v0", num_envs=2, checkpoint=checkpoint)
+    single = CompressedAtariEnv(checkpoint, render_mode="rgb_array")
+    for call in (lambda: many.step(np.zeros(2, int)), single.render, single.get_state):
+        with pytest.raises(InputError, match=r"expected reset\(\)"):
+            call()
+
+
 def test_an_action_for_each_game_is_asked_for(checkpoint):
     env = gymnasium.make_vec("CompressedAtari-v0", num_envs=3, checkpoint=checkpoint)
     env.reset(seed=0)

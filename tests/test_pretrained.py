@@ -158,6 +158,10 @@ def test_later_uses_find_it_and_new_weights_replace_it(shipped, variant, capsys)
     before = weights.stat().st_mtime_ns
     assert pretrained_checkpoint("freeway", variant) == directory
     assert weights.stat().st_mtime_ns == before and not capsys.readouterr().out
+    # Elsewhere it records the same play, and the weights stay.
+    pretrained_checkpoint("freeway", variant, shipped / "elsewhere")
+    assert weights.stat().st_mtime_ns == before
+    assert Checkpoint(directory).config.data["test"].startswith(str(shipped / "elsewhere"))
     file = shipped / "shipped" / f"freeway_{variant}.npz"
     arrays = small_weights.read_arrays(file)
     arrays["mean_frame"] += 1
@@ -231,6 +235,8 @@ def test_pretraining_goes_on_from_it(shipped, variant, capsys):
     name = script.removesuffix("_train")
     stage = Checkpoint(shipped / "checkpoints/freeway/tiny_wider" / name)
     assert stage.config.training.pretraining_steps == 4 and stage.config.finished
+    with pytest.raises(InputError, match="which began with shipped weights"):
+        ship(stage.directory, shipped / "again", num_frames=300)
     before = small_weights.read_arrays(shipped / "shipped" / f"freeway_{variant}.npz")
     after = small_weights.read_arrays(stage.directory / PRETRAINING)
     np.testing.assert_allclose(after["mean_frame"], before["mean_frame"], rtol=1e-3)

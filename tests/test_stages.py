@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import evaluate
 import generate_video
 from model.presets import PRESETS, Conv
-from systems.dataset import CONTROLLED, Dataset, palette
+from systems.dataset import CONTROLLED, Dataset, known_colours, palette
 from systems.errors import InputError
 from systems.record import dataset_directory, record
 from utils.checkpoint import Checkpoint, fastest_precision, save_weights, training_in
@@ -164,7 +164,7 @@ def test_help_shows_every_default_also_where_it_is_0():
     reward = " ".join(parser(stage_of("compress_seq_5_train_reward")).format_help().split())
     assert "before all others (default: 0)" in reward
     assert "order of windows (default: 0)" in text
-    defaults = "3600 with lstm_84x84x1, 720 with lstm_210x160x3"
+    defaults = "1200 with lstm_84x84x1, 720 with lstm_210x160x3"
     assert f"before all others (default: {defaults})" in text
     assert "as pretraining left it (default: 0.0)" in text
     assert "(default: None)" not in text and "(default: False)" not in text
@@ -361,6 +361,16 @@ def test_without_pretraining_to_go_on_with_a_stage_trains_without(flags, trained
     assert f"{path} is finished" in capsys.readouterr().out
 
 
+def test_a_finished_stage_is_found_where_the_one_before_has_been_removed(flags, tmp_path, capsys):
+    flags[-2:] = ["--max_steps=0", "--pretraining_steps=8"]
+    for script in ("compress_seq_1_train", "compress_seq_3_train"):
+        run(script, *flags)
+    shutil.rmtree(directory(tmp_path))
+    capsys.readouterr()
+    run("compress_seq_3_train", *flags)
+    assert "compress_seq_3 is finished" in capsys.readouterr().out
+
+
 @pytest.mark.thorough
 def test_a_stage_may_pretrain_and_train_no_further(flags, tmp_path, capsys):
     flags += ["--pretraining_steps=8", "--max_steps=0"]
@@ -468,6 +478,18 @@ def test_recorded_colours_are_known_to_a_network_that_is_trained_on_rgb_frames(
     config = read_config(directory(tmp_path, model="tiny_rgb"))
     others = [Dataset(config.data[role]) for role in ("validation", "test")]
     np.testing.assert_array_equal(known, palette(others))
+    # What the stage before had no colour for is known from the data of this one.
+    first = directory(tmp_path, model="tiny_rgb")
+    network = Checkpoint(first).predictor().network
+    network.palette.assign(np.zeros((256, 3)))
+    save_weights(network, first)
+    run("compress_seq_3_train", *flags, *more)
+    third = weights(directory(tmp_path, "compress_seq_3", "tiny_rgb"))
+    (known,) = [value for value in third.values() if value.shape == (256, 3)]
+    shown = known_colours(others)
+    assert sum(colour is not None for colour in shown) > 5
+    for ours, theirs in zip(known, shown, strict=True):
+        assert ours.tolist() == (theirs or [0, 0, 0])
 
 
 def test_a_finished_stage_is_left_alone_unless_overwritten(flags, trained, tmp_path, capsys):
@@ -709,6 +731,24 @@ def interrupt(monkeypatch, script, *flags):
         with pytest.raises(SystemExit) as end:
             run(script, *flags)
     assert end.value.code == 130
+
+
+def test_a_run_goes_on_with_the_frame_statistics_it_began_with(flags, tmp_path, monkeypatch):
+    flags[-2:] = ["--max_steps=0", "--pretraining_steps=24"]
+    run("compress_seq_1_train", *flags)
+    # Other play, whose mean frame is another one.
+    other = record("ms_pacman", "persistent", 200, 7, tmp_path / "data", progress=False)
+    more = ["compress_seq_3_train", *flags, f"--training_data={other}"]
+    interrupt(monkeypatch, *more)
+    run(*more)
+    first, second = (
+        Checkpoint(directory(tmp_path, stage)).predictor().network
+        for stage in ("compress_seq_1", "compress_seq_3")
+    )
+    np.testing.assert_array_equal(first.mean_frame, second.mean_frame)
+    assert float(first.pixel_scale) == float(second.pixel_scale)
+    mean, _ = Dataset(other).frame_statistics((12, 12, 1))
+    assert np.abs(mean - np.array(second.mean_frame)).max() > 1
 
 
 def test_a_run_goes_on_with_the_flags_it_began_with_alone(flags, tmp_path, capsys, monkeypatch):

@@ -87,6 +87,14 @@ def test_it_learns_to_walk_to_where_the_reward_is():
     assert chosen.tolist() == [1] * 5
 
 
+@pytest.mark.parametrize("outputs", [np.full((1, UNITS), 7.0), np.zeros((3, UNITS))])
+def test_starts_that_are_all_alike_give_finite_policies(outputs):
+    agent = ActorCritic(UNITS, 3)
+    agent.adapt(outputs.astype(np.float32))
+    answer = agent.predict_on_batch(outputs.astype(np.float32))
+    np.testing.assert_allclose(np.exp(answer["log_policy"]).sum(axis=1), 1, atol=1e-5)
+
+
 def test_the_policys_loss_is_clipped():
     agent = ActorCritic(UNITS, 2)
     outputs = np.zeros((2, UNITS), np.float32)
@@ -440,6 +448,9 @@ agent_files.save = save_and_die
     assert trained(killed).returncode == 0
     for ours, theirs in zip(weights(killed), weights(whole), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    # The return is the mean of as many updates.
+    ours, theirs = (agent_files.TrainedAgent(each).config for each in (killed, whole))
+    assert ours.imagined_return == pytest.approx(theirs.imagined_return, abs=1e-6)
 
 
 @pytest.mark.thorough
@@ -491,6 +502,20 @@ def test_what_does_not_fit_is_refused(checkpoint, data, tmp_path, capsys):
     )
     told = refused(capsys, evaluate_agent, "--agent", tmp_path / "nowhere")
     assert "expected the directory of a trained agent" in told and "train_agent.py" in told
+    shutil.copytree(agent, tmp_path / "damaged")
+    (tmp_path / "damaged" / agent_files.WEIGHTS).write_bytes(b"no weights")
+    told = refused(capsys, evaluate_agent, "--agent", tmp_path / "damaged")
+    assert "expected the weights of a trained agent" in told and "interrupted" not in told
+    # A place that is named by no name.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(checkpoint)
+        here = agent_files.agent_directory(Checkpoint("."))
+        assert here.resolve() == agent_files.agent_directory(Checkpoint(checkpoint)).resolve()
+        patch.chdir(agent)
+        told = refused(
+            capsys, train_agent, "--checkpoint", checkpoint, *FLAGS, "--horizon=9", "--agent=."
+        )
+        assert "expected --horizon=5" in told
     # The checkpoint is trained again.
     write_checkpoint(checkpoint, data, seed=5)
     told = refused(capsys, evaluate_agent, "--agent", agent)

@@ -205,6 +205,7 @@ def training_in(directory: Path, flag: str = "--train_dir") -> Iterator[None]:
     Raises:
         InputError: the directory cannot be made, or another process trains in it.
     """
+    directory = Path(os.path.abspath(directory))  # "." has no name
     with contextlib.ExitStack() as exits:
         try:
             directory.mkdir(parents=True, exist_ok=True)

@@ -168,6 +168,7 @@ def pretrained_checkpoint(
     )
     shipped.record("test", data_path)
     if _is_made(directory, config):
+        _name_data(directory, config)
         return directory
     dataset = Dataset(shipped.record("training", data_path))
     _require_same_screens(dataset, config)
@@ -201,6 +202,13 @@ def _is_made(directory, config):
         return read_config(directory).restored_weights == config.restored_weights
     except InputError:
         return False
+
+
+def _name_data(directory, config):
+    """Lets a checkpoint name the data sets of today's `data_path`."""
+    made = read_config(directory)
+    if made.data != config.data:
+        dataclasses.replace(made, data=config.data).write(directory)
 
 
 def _require_same_screens(dataset, config):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,10 @@ def agent_directory(checkpoint: Checkpoint, simulator: str = "compressed") -> Pa
         simulator: in which it learns, one of `ppo_config.SIMULATORS`.
     """
     ending = "" if simulator == "compressed" else f"_{simulator}"
-    return checkpoint.directory.parent / f"agent_{checkpoint.directory.name}{ending}"
+    directory = checkpoint.directory
+    if directory.name in ("", ".."):
+        directory = Path(os.path.abspath(directory))
+    return directory.with_name(f"agent_{directory.name}{ending}")
 
 
 def network(checkpoint: Checkpoint, entropy_weight: float = 0.0) -> ActorCritic:
@@ -91,7 +95,14 @@ class TrainedAgent:
                 "received others. Train the agent again: python train_agent.py --overwrite"
             )
         self._network = network(self.checkpoint)
-        resume_from(self._network, Path(directory) / WEIGHTS)
+        try:
+            resume_from(self._network, Path(directory) / WEIGHTS)
+        except InputError as error:
+            raise InputError(
+                f"expected the weights of a trained agent, but {Path(directory) / WEIGHTS} is "
+                "missing, damaged or another network's. Train it again: python train_agent.py "
+                "--overwrite"
+            ) from error
 
     def actions(self, outputs: np.ndarray) -> np.ndarray:
         """The likeliest action of each game, int (games,), by its output, (games, units)."""
@@ -120,33 +131,48 @@ def clear(directory: Path) -> None:
         shutil.rmtree(directory / old, ignore_errors=True)
 
 
-def save(directory: Path, ppo: PPO, config: AgentConfig, updates: int) -> None:
-    """Writes what a resumed training needs. The JSON comes last, and names the whole weights."""
+def save(
+    directory: Path, ppo: PPO, config: AgentConfig, updates: int, recent: list[dict[str, float]]
+) -> None:
+    """Writes what a resumed training needs. The JSON comes last, and names the whole weights.
+
+    Args:
+        directory: of the agent.
+        ppo: the training.
+        config: how it began.
+        updates: how many are done.
+        recent: figures of the last of them.
+    """
     place = directory / RESUME
     with refusals_explained(place):
         place.mkdir(exist_ok=True)
     path = place / f"update_{updates}.weights.h5"
     write_weights(path, ppo.agent)
     random = ppo.rng.bit_generator.state
-    content = {"updates": updates, "random": random, "config": dataclasses.asdict(config)}
+    content = {"updates": updates, "random": random, "recent": recent}
+    content["config"] = dataclasses.asdict(config)
     write_json(place / STATE, content)
     for old in place.glob("*.weights.h5"):
         if old != path:
             old.unlink()
 
 
-def restore(directory: Path, ppo: PPO, config: AgentConfig) -> int:
-    """Goes on with an interrupted training; returns the updates that are done, 0 if there is none.
+def restore(directory: Path, ppo: PPO, config: AgentConfig) -> tuple[int, list[dict[str, float]]]:
+    """Goes on with an interrupted training.
+
+    Returns:
+        the updates that are done, 0 if there is none, and the figures of the last of them.
 
     Raises:
         InputError: it began in another way, or its files are damaged.
     """
     path = directory / RESUME / STATE
     if not path.exists():
-        return 0
+        return 0, []
     try:
         content = json.loads(path.read_text())
-        updates, began = content["updates"], from_json(AgentConfig, content["config"])
+        updates, recent = content["updates"], content["recent"]
+        began = from_json(AgentConfig, content["config"])
         ppo.rng.bit_generator.state = content["random"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
@@ -155,7 +181,7 @@ def restore(directory: Path, ppo: PPO, config: AgentConfig) -> int:
         ) from error
     require_alike(config, began, directory)
     resume_from(ppo.agent, path.parent / f"update_{updates}.weights.h5")
-    return updates
+    return updates, recent
 
 
 def require_alike(ours: AgentConfig, theirs: AgentConfig, directory: Path) -> None:

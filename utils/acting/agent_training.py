@@ -96,17 +96,17 @@ def _train(directory, checkpoint, dataset, config, overwrite):
     ppo = PPO(games, agent, config.training)
     if overwrite:  # not before all is there with which it can be trained again
         agent_files.clear(directory)
-    done = agent_files.restore(directory, ppo, config)
+    done, known = agent_files.restore(directory, ppo, config)
     if done:
         say(f"going on after update {done}")
-    logs, recent = Logs(directory / "logs"), deque(maxlen=UPDATES_PER_MEAN)
+    logs, recent = Logs(directory / "logs"), deque(known, maxlen=UPDATES_PER_MEAN)
     for number, figures in _updates(ppo, training, done):
         recent.append(figures)
         steps = number * training.steps_per_update
         logs.scalars(steps, {f"agent/{key}": value for key, value in figures.items()})
         if number % UPDATES_PER_SAVE == 0 and number < training.num_updates:
             logs.flush()
-            agent_files.save(directory, ppo, config, number)
+            agent_files.save(directory, ppo, config, number, list(recent))
     logs.close()
     told = ("imagined_return", "steps_per_second")
     means = {key: float(np.mean([figures[key] for figures in recent])) for key in told}

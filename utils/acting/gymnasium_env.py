@@ -179,8 +179,9 @@ class ImaginedGames:
             rewards float64, terminations bool and truncations bool, (num_games,) each.
 
         Raises:
-            InputError: there is no such action.
+            InputError: there is no such action, or the games have not begun.
         """
+        self.require_begun()
         actions = np.asarray(actions, np.int32)
         if actions.shape != self.steps.shape:
             raise InputError(
@@ -210,8 +211,14 @@ class ImaginedGames:
             terminated = termination_probability > 0.5
         return rewards, terminated, self.steps >= self._max_episode_steps
 
+    def require_begun(self) -> None:
+        """Raises InputError before the first `restart`."""
+        if self.state is None:
+            raise InputError("expected reset() before all else, received none. Call it first.")
+
     def render(self, game: int) -> np.ndarray:
         """The current frame of a game, uint8 RGB (height, width, 3)."""
+        self.require_begun()
         frame = self.observations[game]
         if self._latent:
             network = self.predictor.network
@@ -284,6 +291,7 @@ class CompressedAtariEnv(gymnasium.Env):
     def get_state(self) -> EnvState:
         """Returns the present moment. `set_state` can go back to it any number of times."""
         games = self.games
+        games.require_begun()
         state = State(*(np.array(part) for part in games.state))
         random = self.np_random.bit_generator.state
         return EnvState(state, games.observations.copy(), int(games.steps[0]), random)

@@ -126,7 +126,8 @@ def _check_flags(config, finished):
     if not all(Path(theirs.data[role]).exists() for role in ROLES):
         return  # without data, what it was trained with cannot be worked out again
     data = {role: finished.test_data(theirs.data[role]) for role in ROLES}
-    config = _that_goes_on(config)
+    if not theirs.training.pretraining_steps:  # or the stage before may be gone
+        config = _that_goes_on(config)
     ours = _training_config(config, data, _control_weight(config, data, quiet=True))
     if config.precision == "auto":  # which is another one on another machine
         ours = replace(ours, precision=theirs.training.precision)

@@ -73,10 +73,10 @@ class Pretrainer:
             layer.trainable = True
         with self._devices.scope():
             model = KINDS[self._variant](network, self._training.control_weight)
+        if self._begin:
+            assign_small(network, model, self._begin)  # the frames' statistics, too
         if saved:
             resume_from(model, saved)
-        elif self._begin:
-            assign_small(network, model, self._begin)
         end, all_steps = 0, self._training.pretraining_steps
         for number, phase in enumerate(phases, start=1):
             begin, end = end, end + round(phase.share * all_steps)

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from model.predictor import FramePredictor, RollOut
 from model.presets import PRESETS
-from systems.dataset import Dataset, palette
+from systems.dataset import Dataset, known_colours, palette
 from utils.checkpoint import load_weights, save_weights
 from utils.config import PRETRAINING, CheckpointConfig
 from utils.small_weights import read_arrays, write_pretraining
@@ -64,6 +65,9 @@ class Run:
             # Pretraining computes the network anew from what that of the stage before has trained.
             if previous and not self._pretrains:
                 load_weights(self.model.network, previous)
+                if shape[-1] == 3:
+                    colours = self.model.network.palette
+                    colours.assign(self._with_shown_colours(colours))
             else:
                 colours = palette(list(data.values())) if shape[-1] == 3 else None
                 statistics = data["training"].frame_statistics(shape)
@@ -185,11 +189,21 @@ class Run:
 
         network, before = self.model.network, self.settings.restored_from
         begin = before and read_arrays(Path(before) / PRETRAINING)
+        if begin and "palette" in begin:
+            begin["palette"] = self._with_shown_colours(begin["palette"])
         data = self.data["training"]
         pretrainer = Pretrainer(network, self.settings, data, self.devices, after_epoch, begin)
         trained = pretrainer.train(state.pretraining_steps, self.resume.weights_path(state))
         if self.devices.first:
             write_pretraining(self.directory, network, trained)
+
+    def _with_shown_colours(self, colours):
+        """A palette, (256, 3), with the colours that the data sets show in place of guesses."""
+        colours = np.array(colours)
+        for index, colour in enumerate(known_colours(list(self.data.values())) or ()):
+            if colour is not None:
+                colours[index] = colour
+        return colours
 
     def _train_epoch(self, windows):
         """Trains for an epoch; returns its mean losses, learning rate and speed."""

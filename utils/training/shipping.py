@@ -25,6 +25,7 @@ from utils.training.stage import script
 from utils.training.termination import fit_termination
 from utils.watching.measure import HeldOutPlay
 
+SHIPPED_STAGE = "_pretrained"  # how the name of a checkpoint of shipped weights ends
 NUM_WINDOWS = 128
 NUM_COMPARED = 32  # windows on which the network is compared with the one it came from
 ERRORS = (
@@ -53,6 +54,11 @@ def ship(stage: Path, output: Path = DIRECTORY, *, num_frames: int) -> Shipped:
             f"expected the directory of a stage with {PRETRAINING}, received "
             f"{stage}, of {config.stage}. Name a stage that has --pretraining_steps."
         )
+    if any(one.stage.endswith(SHIPPED_STAGE) for one in _stages_until(config)):
+        raise InputError(
+            f"expected a stage whose training can be repeated from its first step on, received "
+            f"{stage}, which began with shipped weights. Train without --pretrained."
+        )
     with refusals_explained(output):
         output.mkdir(parents=True, exist_ok=True)
     check_writable(output / f"{config.game}_{config.variant}.npz")
@@ -61,7 +67,12 @@ def ship(stage: Path, output: Path = DIRECTORY, *, num_frames: int) -> Shipped:
         role: find_dataset(path, config.game, len(config.action_meanings))
         for role, path in config.data.items()
     }
-    data_path = _data_path(data["test"])
+    data_path, *others = {_data_path(each) for each in data.values()}
+    if others:
+        raise InputError(
+            f"expected data sets in one directory, received some in {data_path} and some in "
+            f"{others[0]}. Train on play that was recorded with one --data_path."
+        )
     plays = {
         "training": _play(data["training"], min(num_frames, int(data["training"].lengths.sum()))),
         "test": _play(data["test"], int(data["test"].lengths.sum())),
@@ -152,7 +163,7 @@ def _config(config: CheckpointConfig, data, data_path: Path) -> CheckpointConfig
     """The configuration of a checkpoint of the shipped weights."""
     return dataclasses.replace(
         config,
-        stage=f"{config.stage.partition('_')[0]}_pretrained",
+        stage=f"{config.stage.partition('_')[0]}{SHIPPED_STAGE}",
         # Pretraining trains the reward with this weight.
         training=dataclasses.replace(config.training, reward_weight=REWARD_WEIGHT),
         data={
@@ -186,9 +197,9 @@ def _made(config: CheckpointConfig, plays, num_training_frames: int) -> dict:
 
 
 def _stages_until(config: CheckpointConfig) -> list[CheckpointConfig]:
-    """A stage after those that it was trained from, the first one first."""
+    """A stage after those that it was trained from, the first one, or shipped weights, first."""
     stages = [config]
-    while before := stages[0].restored_from:
+    while (before := stages[0].restored_from) and not stages[0].stage.endswith(SHIPPED_STAGE):
         stages.insert(0, Checkpoint(before).config)
     return stages
 

@@ -12,6 +12,7 @@ const held = new Set();
 const errors = []; // of each step: [imagined frame, last seen frame repeated]
 let socket;
 let hello;
+let shownStep;
 
 function connect() {
   socket = new WebSocket(`ws://${location.host}/socket`);
@@ -59,7 +60,9 @@ function onFrame(data) {
   draw("difference", (i) => 128 + 4 * (imagined[i] - real[i]));
   showFigures(header);
   if (header.step === 0) errors.length = 0;
-  else errors.push([header.error, header.error_repeat_last]);
+  // A paused game, one that is over, or another player's sends the same step again.
+  else if (header.step !== shownStep) errors.push([header.error, header.error_repeat_last]);
+  shownStep = header.step;
   if (errors.length > PLOTTED) errors.shift();
   plot();
 }
