@@ -118,8 +118,8 @@ agent-emulator: .venv/installed
 # What docs/results.md shows: some two hours a game on two cores. `make results-freeway` makes one game's.
 results: $(RESULTS) figures
 
-# The eight commands of 2016 as they stand, on full frames, and what docs/results.md shows of them: some
-# two hours on two cores.
+# The eight commands of 2016 as they stand, on full frames, and what docs/results.md shows of them: two
+# to six hours on two cores.
 FULL = checkpoints/ms_pacman/lstm_210x160x3
 full-frames: .venv/installed
 	set -e; for stage in $(foreach variant,paper compress,$(addprefix $(variant)_,$(STAGES))); do \
@@ -144,7 +144,7 @@ recall: .venv/installed
 	$(BIN)/python -m systems.record $(OTHER_MODE)
 	$(RECALL)/freeway_demo_mode_3.json --checkpoint $(DEMO)/paper_seq_5_reward \
 		--dataset demo/data/freeway/persistent-mode3-10000-seed3-v2
-	$(RECALL)/pong_pretrained.json --checkpoint results/pretrained/pong/$(MODEL)/paper_seq_1
+	$(RECALL)/pong_pretrained.json --checkpoint results/pretrained/pong/$(MODEL)/paper_seq_5
 
 # The clips of README and docs, imagined by shipped weights.
 clips: .venv/installed

@@ -47,6 +47,9 @@ def main() -> None:
             if name in args and args.only not in defaults:
                 expected = " or ".join(f"--only={section}" for section in defaults)
                 raise InputError(f"expected {expected} beside --{name}, received it without")
+        for name in _SHORT:
+            if name in args and args.only in (QUALITY, CLOCK):
+                raise InputError(f"expected no --{name} beside --only={args.only}, received it")
         if args.only == QUALITY:
             measure_quality(args)
             return
@@ -54,7 +57,8 @@ def main() -> None:
             measure_clock(args)
             return
         sections = [args.only] if args.only else SECTIONS
-        measure_and_print(sections, args.rounds, args.num_frames, args.json)
+        numbers = {name: getattr(args, name, known[-1]) for name, known in _SHORT.items()}
+        measure_and_print(sections, output=args.json, **numbers)
 
 
 def parser() -> Parser:
@@ -72,8 +76,9 @@ def parser() -> Parser:
     )
     add = parser.add_argument
     add("--only", choices=[*SECTIONS, QUALITY, CLOCK], help="this section alone")
-    add("--rounds", type=whole_number(1), default=3, help="turns of ours and the peer")
-    add("--num_frames", type=whole_number(1000), default=10_000, help="steps of the data set")
+    for name, (what, least, default) in _SHORT.items():
+        told = f"{what} (default: {default})"
+        add(f"--{name}", type=whole_number(least), default=argparse.SUPPRESS, help=told)
     add_json(add, "also write the table to this file")
     add = parser.add_argument_group(f"of --only={QUALITY} and --only={CLOCK}").add_argument
     for name, (what, options, defaults) in _LONG.items():
@@ -84,6 +89,11 @@ def parser() -> Parser:
     return parser
 
 
+# What each flag of the short sections means, its least value, and its default.
+_SHORT = {
+    "rounds": ("turns of ours and the peer", 1, 3),
+    "num_frames": ("steps of the data set", 1000, 10_000),
+}
 # What each flag means, what it may be, and its default in the sections that have it.
 _LONG = {
     "minutes": (

@@ -51,7 +51,7 @@ def curve(directory: Path, variant: str | None = None) -> dict:
 
     Args:
         directory: of the stages, such as `demo/checkpoints/freeway/lstm_84x84x1`.
-        variant: "paper" or "compression"; None: whose stages there are.
+        variant: "paper" or "compression"; None: the first whose stages there are.
 
     Returns:
         dict of stages: name, began and ended, in minutes, and minutes, how long it has run between
@@ -62,8 +62,13 @@ def curve(directory: Path, variant: str | None = None) -> dict:
     Raises:
         InputError: there is no such log.
     """
-    named = PREFIXES[variant] if variant else "*"
-    logs = [logged for stage in STAGES for logged in _logged(directory, f"{named}_{stage}")]
+    logs = []
+    # Not by a pattern, which an agent beside its stage would match.
+    for prefix in [PREFIXES[variant]] if variant else PREFIXES.values():
+        if not logs:
+            logs = [
+                found for stage in STAGES if (found := _logged(directory / f"{prefix}_{stage}"))
+            ]
     if not logs:
         raise InputError(f"expected stages with logs in {directory}, found none. Train there first")
     logs = [(name, sorted(itertools.chain(*files)), files) for name, files in logs]
@@ -126,26 +131,26 @@ def _of_test_play(stage):
     return {"errors": errors, "num_windows": results["num_windows"]}
 
 
-def _logged(directory, pattern):
-    """A stage's name and the events of each of its files: time, tag, value and step."""
+def _logged(stage):
+    """A stage's name and the events of each of its files: time, tag, value and step.
+
+    None if it has logged nothing.
+    """
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
     from tensorboard.util.tensor_util import make_ndarray
 
-    for logs in sorted(directory.glob(f"{pattern}/logs")):
-        files = []
-        for file in sorted(logs.glob("events.*")):
-            events = []
-            for event in EventFileLoader(str(file)).Load():
-                for value in event.summary.value:
-                    if value.metadata.plugin_data.plugin_name == "scalars":
-                        number = float(make_ndarray(value.tensor))
-                        events.append((event.wall_time, value.tag, number, event.step))
-                if not event.summary.value:
-                    events.append((event.wall_time, "", 0.0, event.step))
-            files += [events] if events else []
-        if files:
-            yield logs.parent.name, files
-            return
+    files = []
+    for file in sorted(stage.glob("logs/events.*")):
+        events = []
+        for event in EventFileLoader(str(file)).Load():
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "scalars":
+                    number = float(make_ndarray(value.tensor))
+                    events.append((event.wall_time, value.tag, number, event.step))
+            if not event.summary.value:
+                events.append((event.wall_time, "", 0.0, event.step))
+        files += [events] if events else []
+    return (stage.name, files) if files else None
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def parser() -> Parser:
     parser = Parser(
         __doc__,
         prog=command,
-        examples=[f"{command} --json docs/results/players.json"],
+        examples=[f"{command} --num_episodes 1 --json docs/results/players.json"],
     )
     add = parser.add_argument
     add("--atari_game", action="append", help="a game, may be given several times; five by default")

@@ -140,6 +140,7 @@ def measure(
             "expected PyTorch, which a peer is written in, but it is not installed. Install it: "
             "pip install -r benchmarks/requirements.txt"
         )
+    _require_no_gpu()
     for game in games:
         settings = make_settings(game)
         known = {"settings": _as_json(settings), "game": game}
@@ -149,8 +150,19 @@ def measure(
             rows.append({**known, **row})
             say(line(row))
             if output:
-                write_json(output, {"made": made(training=1, test=3, weights=0), "rows": rows})
+                about = made(training=1, test=3, weights=0)
+                about["commit"] = ", ".join(sorted({row["commit"] for row in rows}))
+                write_json(output, {"made": about, "rows": rows})
     return rows
+
+
+def _require_no_gpu():
+    """Raises InputError where ours would compute on a GPU, because a peer cannot."""
+    if find_spec("torch") is not None and import_module("torch").cuda.is_available():
+        raise InputError(
+            "expected a machine on which all models compute on the processor, received one with a "
+            "GPU. Hide it: CUDA_VISIBLE_DEVICES="
+        )
 
 
 def line(row: dict) -> str:
@@ -177,8 +189,9 @@ def _rows_of(output):
 
 
 def _as_json(settings):
-    """The settings, but for where the data lie, as they are read from a file."""
-    kept = asdict(settings)
+    """The settings and the stages' lengths, but for where the data lie, as a file has them."""
+    lengths = {name: [asdict(each) for each in stages] for name, stages in STAGED.items()}
+    kept = asdict(settings) | {"stages": lengths}
     del kept["data_path"]
     return json.loads(json.dumps(kept))
 

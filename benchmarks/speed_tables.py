@@ -60,7 +60,7 @@ def i_have() -> str:
     """Which command suits which machine, and how long it takes there."""
     kept = read("times")
     pong = next(row["seconds"] for row in kept["rows"] if row["what"] == "Pong, paper")
-    gpu = [row["seconds"] for row in kept["pretraining"]["rows"]]
+    gpu = [row["seconds"] for row in kept["pretraining"]["rows"] if "paper" in row["what"]]
     page = "docs/performance.md"
     # One more for recording and videos.
     fast, slow = (_minutes_in_all(name) + 1 for name in ("demo_float32", "demo_avx2"))
@@ -83,8 +83,8 @@ def i_have() -> str:
         ],
         [
             "one GPU",
-            f"[`paper_seq_1_train.py` on JAX]({page}#on-a-gpu)",
-            f"15,000 steps of pretraining: {_minutes(gpu)}",
+            f"[`paper_seq_1_train.py --pretraining_steps=15000` on JAX]({page}#on-a-gpu)",
+            _minutes(gpu),
         ],
         [
             "several machines",
@@ -128,12 +128,11 @@ def curriculum(name: str) -> str:
     """What each stage of a training made of the errors on test play."""
     stages = [stage for stage in read(name)["stages"] if stage["errors"]]
     horizons = list(stages[0]["errors"])
-    rows, before = [], 0.0
+    rows = []
     for stage in stages:
         errors = (number(stage["errors"][horizon]) for horizon in horizons)
-        minutes = stage.get("minutes", stage["ended"] - before)  # older files lack them
+        minutes = stage.get("minutes", stage["ended"] - stage["began"])  # older files lack them
         rows.append([f"`{stage['name']}`", number(minutes, 1), *errors])
-        before = stage["ended"]
     heads = ["after", "minutes", "1 step", *horizons[1:]]
     windows = stages[0].get("num_windows", 128)
     return markdown(heads, rows) + source(name, note=f"{windows} windows. One run.")
@@ -145,7 +144,8 @@ def _minutes_in_all(name):
 
 
 def _minutes(seconds):
-    return f"{min(seconds) / 60:.0f} to {max(seconds) / 60:.0f} minutes"
+    least, most = (f"{each / 60:.0f}" for each in (min(seconds), max(seconds)))
+    return f"{least} minutes" if least == most else f"{least} to {most} minutes"
 
 
 def gpu_pretraining() -> str:

@@ -181,7 +181,7 @@ def players() -> str:
 
 def pretraining() -> str:
     """Pong's compression variant from random weights and from pretraining."""
-    files = {"pong_before": "none", "pong_compress": "18,000 steps (default)"}
+    files = {"pong_before": "none", "pong_compress": "18,000 steps"}
     heads = ["pretraining", "1 step", "5", "10", "30", "controlled, 5", "lost points within 5"]
     rows = []
     for file, label in files.items():

@@ -75,9 +75,18 @@ def test_the_curve_of_one_variant_where_both_lie(stages):
     replace(CONFIG, results=None).write(other)
     found = curve.curve(stages, "paper")
     assert [stage["name"] for stage in found["stages"]] == ["paper_seq_1", "paper_seq_3"]
+    assert curve.curve(stages) == curve.curve(stages, "paper")
     found = curve.curve(stages, "compression")
     assert [stage["name"] for stage in found["stages"]] == ["compress_seq_1"]
     assert [value for _, value in found["loss"]] == [3.0]
+
+
+def test_an_agent_beside_its_stage_is_no_stage(stages):
+    logs = Logs(stages / "agent_paper_seq_3" / "logs")
+    logs.scalars(1, {"agent/loss": 1.0})
+    logs.close()
+    names = [stage["name"] for stage in curve.curve(stages)["stages"]]
+    assert names == ["paper_seq_1", "paper_seq_3"]
 
 
 def test_errors_and_their_baselines_are_paired_by_step(tmp_path, monkeypatch):

@@ -89,6 +89,7 @@ def test_the_table_marks_what_is_best_whoever_it_is(monkeypatch, tmp_path):
         (["--only=quality", "--json=/no/such/file.json"], "expected a directory"),
         (["--only=quality", "--atari_game=no_such_game"], "no_such_game"),
         (["--only=quality", "--minutes=0"], "expected a number above 0"),
+        (["--only=clock", "--num_frames=20000"], "expected no --num_frames beside --only=clock"),
     ],
 )
 def test_wrong_flags_are_refused_at_once(flags, expected, monkeypatch, capsys):
