@@ -26,7 +26,7 @@ from systems.record import record
 from utils.acting import agent_files, agent_score
 from utils.acting.dream import Dream, real_starts
 from utils.acting.emulated import EmulatedGames
-from utils.acting.ppo import PPO, advantages, survival
+from utils.acting.ppo import PPO, advantages, possible_values, survival
 from utils.acting.ppo_config import PPOConfig
 from utils.checkpoint import Checkpoint
 
@@ -48,6 +48,19 @@ def test_advantages_of_a_game_worked_by_hand():
     last = 1 + 0.4 - 0.25
     expected = [[0.2 - 0.5 + 0.5 * 0.8 * last], [last]]
     np.testing.assert_allclose(advantages(steps, discount=0.8, trace=0.5), expected, atol=1e-6)
+
+
+def test_no_state_is_worth_more_or_less_than_the_games_could_bring():
+    steps = SimpleNamespace(
+        rewards=np.array([[1.0, 0.0, -1.0], [1.0, 0.0, 0.0]]),
+        ends=np.array([[0.5, 0.0, 0.0], [0.0, 0.0, 0.0]]),
+    )
+    # The best game earns 1 + 0.5 * 0.8, the worst -1, in two steps of 0.8: 1 / (1 - 0.64) of that.
+    low, high = possible_values(steps, discount=0.8)
+    assert (low, high) == (pytest.approx(-1 / 0.36), pytest.approx(1.4 / 0.36))
+    assert possible_values(steps, discount=1.0) == (-np.inf, np.inf)
+    steps.rewards = abs(steps.rewards)
+    assert possible_values(steps, discount=0.8)[0] == 0
 
 
 def test_a_step_counts_as_far_as_the_game_is_not_over():

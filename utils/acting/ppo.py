@@ -110,6 +110,7 @@ class PPO:
     def _learn(self, steps: Steps) -> dict[str, float]:
         """Passes over all steps in random order, in batches."""
         config = self._config
+        steps.values = steps.values.clip(*possible_values(steps, config.discount))
         gained = advantages(steps, config.discount, config.trace)
         weights = survival(steps.ends)
         rows = {
@@ -136,6 +137,24 @@ def survival(ends: np.ndarray) -> np.ndarray:
     """The probability that a game is not over before each step, float32 (horizon, games)."""
     after = np.cumprod(1 - ends, axis=0)
     return np.concatenate([np.ones_like(after[:1]), after[:-1]]).astype(np.float32)
+
+
+def possible_values(steps: Steps, discount: float) -> tuple[float, float]:
+    """The least and the most that any state can be worth.
+
+    That is what the worst and the best game earn, if they went on so for ever. Values are learned
+    from values after the last step, which no reward corrects. Without limits they grew without end.
+
+    Args:
+        steps: what was imagined.
+        discount: see `advantages`.
+    """
+    if discount == 1:
+        return -np.inf, np.inf
+    discounts = discount ** np.arange(len(steps.rewards))[:, None]
+    earned = (steps.rewards * survival(steps.ends) * discounts).sum(axis=0)
+    endless = 1 / (1 - discount ** len(steps.rewards))
+    return min(0.0, float(earned.min())) * endless, max(0.0, float(earned.max())) * endless
 
 
 def advantages(steps: Steps, discount: float, trace: float) -> np.ndarray:
