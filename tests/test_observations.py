@@ -387,6 +387,7 @@ def test_training_refuses_other_spaces_before_it_begins(tmp_path, monkeypatch, c
     assert not list((tmp_path / "trained").rglob("*.h5"))
 
 
+@pytest.mark.thorough
 def test_checkpoints_of_two_images_recall_each_its_own(tmp_path, monkeypatch):
     # The second image is never brighter than the first one's tenth frame.
     space = spaces.Dict({"front": box(40, 36), "map": box(40, 36, high=100)})

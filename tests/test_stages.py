@@ -361,6 +361,7 @@ def test_without_pretraining_to_go_on_with_a_stage_trains_without(flags, trained
     assert f"{path} is finished" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_a_finished_stage_is_found_where_the_one_before_has_been_removed(flags, tmp_path, capsys):
     flags[-2:] = ["--max_steps=0", "--pretraining_steps=8"]
     for script in ("compress_seq_1_train", "compress_seq_3_train"):
