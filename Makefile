@@ -115,7 +115,8 @@ agent-emulator: .venv/installed
 	$(BIN)/python train_agent.py --pretrained=$(GAME) --simulator=emulator --steps=$(EMULATOR_STEPS)
 	$(BIN)/python evaluate_agent.py --agent=$(AGENT)_emulator --json=docs/results/agent_$(GAME)_emulator.json
 
-# What docs/results.md shows: some two hours a game on two cores. `make results-freeway` makes one game's.
+# Four games, both variants, all stages: some two hours a game on two cores without bfloat16.
+# `make results-freeway` makes one game's.
 results: $(RESULTS) figures
 
 # The eight commands of 2016 as they stand, on full frames, and what docs/results.md shows of them: two
@@ -175,20 +176,16 @@ $(RESULTS): results-%: .venv/installed
 # show.
 FRAMES = $(if $(filter breakout,$(1)),20000,10000)
 
-# The weights that are shipped: some 40 minutes a game. `make pretrained-freeway` makes one game's.
-# What pretraining has trained is shipped, so the stages do nothing else.
-SHIP_STEPS_paper = 3000 300 700
-SHIP_STEPS_compress = 2400 800 800
+# The weights that are shipped: an hour a game. `make pretrained-freeway` makes one game's. What
+# pretraining has trained is shipped, so the stages do nothing else.
 pretrained: $(SHIPPED)
 
 $(SHIPPED): pretrained-%: .venv/installed
 	set -e; for variant in paper compress; do \
-		if [ $$variant = paper ]; then set -- $(SHIP_STEPS_paper); else set -- $(SHIP_STEPS_compress); fi; \
 		for stage in seq_1 seq_3 seq_5; do \
 			$(BIN)/python $${variant}_$${stage}_train.py --atari_game=$* --model=$(MODEL) --policy=$(call PLAYER,$*) \
-				--num_training_frames=20000 --pretraining_steps=$$1 --max_steps=0 \
+				--num_training_frames=20000 --max_steps=0 \
 				--data_path=results/data --train_dir=results/pretrained; \
-			shift; \
 		done; \
 		$(BIN)/python -m utils.training.ship results/pretrained/$*/$(MODEL)/$${variant}_seq_5 \
 			--num_frames=$(call FRAMES,$*); \
