@@ -85,7 +85,8 @@ def parser() -> Parser:
         told = ", ".join(
             f"{section}: {default}" for section, default in defaults.items() if default is not None
         )
-        add(f"--{name}", default=argparse.SUPPRESS, help=f"{what} (default of {told})", **options)
+        told = f"{what} (default of {told})" if told else what
+        add(f"--{name}", default=argparse.SUPPRESS, help=told, **options)
     return parser
 
 

@@ -269,8 +269,6 @@ def _assign_components(network, components, std):
     kernel[:, plus] = directions * (std / deviations)
     bias[plus] = -mean @ kernel[:, plus]
     kernel[:, minus], bias[minus] = -kernel[:, plus], -bias[plus]
-    # What is left over would be random, and another one at each time.
-    kernel[:, 2 * count :], bias[2 * count :] = 0, 0
     encoder.kernel.assign(kernel)
     encoder.bias.assign(bias)
     kernel = np.zeros(decoder.kernel.shape)

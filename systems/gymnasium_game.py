@@ -141,7 +141,8 @@ class GymnasiumGame:
         for name in ("entry_point", "vector_entry_point"):
             point = getattr(spec, name)
             if callable(point):
-                setattr(spec, name, f"{point.__module__}:{point.__qualname__}")
+                called = getattr(point, "__qualname__", type(point).__qualname__)
+                setattr(spec, name, f"{point.__module__}:{called}")
         try:
             return spec.to_json()
         except (TypeError, ValueError) as error:
@@ -188,7 +189,7 @@ class GymnasiumGame:
         Raises:
             ValueError: there is no such action.
             RuntimeError: the episode has ended.
-            InputError: the reward is no finite number, or the frame is of another size.
+            InputError: the reward is no finite number, or the frame is of another size or range.
         """
         if not 0 <= action < self.num_actions:
             raise ValueError(f"expected an action in 0..{self.num_actions - 1}, received {action}")

@@ -271,12 +271,11 @@ def test_planning_in_the_model_plays_the_environment(walker_sets, tmp_path, monk
     assert env.action_space.n == 3
 
 
-def test_a_first_episode_that_ends_too_early_to_be_filmed_costs_no_figures(
-    walker_sets, tmp_path, capsys
-):
+@pytest.mark.slow
+def test_a_first_episode_that_ends_too_early_to_be_filmed_costs_no_figures(tmp_path, capsys):
     directory = write_checkpoint(
         tmp_path / "ready",
-        walker_sets[0],
+        record_walker(tmp_path, seed=1),
         game="Tests-Walker-v0",
         action_meanings=("0", "1", "2"),
         environment=Environment(WALKER, {"limit": 5}),  # of ten frames that are shown
@@ -289,6 +288,7 @@ def test_a_first_episode_that_ends_too_early_to_be_filmed_costs_no_figures(
         plan.main()
     told = capsys.readouterr().out
     assert "none: mean return" in told and "there is no video of it" in told
+    assert " 0.0 decisions/s" in told and "-" not in told.partition("there is no video")[0][-80:]
     assert not film.exists()
 
 

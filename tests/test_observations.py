@@ -21,6 +21,7 @@ from utils.checkpoint import Checkpoint
 from utils.config import read_config
 from utils.training.command_line import ROLES
 from utils.training.stage import main
+from utils.watching import measure
 from utils.watching.measure import HeldOutPlay
 
 from . import tiny  # noqa: F401 - makes --model=tiny known
@@ -403,6 +404,8 @@ def test_checkpoints_of_two_images_recall_each_its_own(tmp_path, monkeypatch):
     both = HeldOutPlay(None, [1, 9], 4, 0)
     together = [both.measure(checkpoint) for checkpoint in checkpoints]
     alone = HeldOutPlay(None, [1, 9], 4, 0).measure(checkpoints[1])
+    with pytest.raises(InputError, match=r"one --plot, received .*front; .*map\."):
+        measure._require_same_play(checkpoints, None)
     ours, theirs = (each["horizons"]["9"]["mse_recall"] for each in (together[1], alone))
     assert ours == theirs
 

@@ -25,7 +25,7 @@ from systems.errors import InputError
 from systems.windows import WindowSpec, sample
 from utils import pretrained, small_weights
 from utils.acting.gymnasium_env import CompressedAtariEnv, CompressedAtariVectorEnv
-from utils.checkpoint import Checkpoint, load_weights
+from utils.checkpoint import Checkpoint, digest, load_weights
 from utils.checkpoint_flags import DIRECTORY
 from utils.config import PRETRAINING
 from utils.pretrained import Shipped, pretrained_checkpoint
@@ -158,6 +158,11 @@ def test_later_uses_find_it_and_new_weights_replace_it(shipped, variant, capsys)
     before = weights.stat().st_mtime_ns
     assert pretrained_checkpoint("freeway", variant) == directory
     assert weights.stat().st_mtime_ns == before and not capsys.readouterr().out
+    # Computed once more it is the same.
+    first = digest(directory)
+    shutil.rmtree(directory)
+    assert digest(pretrained_checkpoint("freeway", variant)) == first
+    before = weights.stat().st_mtime_ns
     # Elsewhere it records the same play, and the weights stay.
     pretrained_checkpoint("freeway", variant, shipped / "elsewhere")
     assert weights.stat().st_mtime_ns == before

@@ -266,17 +266,6 @@ def test_only_the_batchs_steps_are_predicted():
         np.testing.assert_allclose(predicted, all_steps[key][:, [0, 3]], rtol=1e-5, atol=1e-5)
 
 
-def test_the_handover_leaves_no_initial_weight_of_the_layers_that_it_computes():
-    networks = [predictor().network for _ in range(2)]
-    other = networks[1].encoder.layers[-1]
-    for weight in (other.kernel, other.bias):
-        weight.assign(np.asarray(weight) + 1)
-    for network in networks:
-        hand_over_next_frame(network, NextFrame(network), stacks(600, seed=1))
-    for ours, theirs in zip(*(network.encoder.weights for network in networks), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-
-
 def test_the_handover_needs_fewer_frames_than_components():
     whole = predictor("paper", feed_back=False)
     pretraining = NextFrame(whole.network)

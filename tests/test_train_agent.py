@@ -59,8 +59,14 @@ def test_no_state_is_worth_more_or_less_than_the_games_could_bring():
     low, high = possible_values(steps, discount=0.8)
     assert (low, high) == (pytest.approx(-1 / 0.36), pytest.approx(1.4 / 0.36))
     assert possible_values(steps, discount=1.0) == (-np.inf, np.inf)
-    steps.rewards = abs(steps.rewards)
-    assert possible_values(steps, discount=0.8)[0] == 0
+    # A reward in the last step is worth as much just before it as one in the first.
+    late = SimpleNamespace(rewards=steps.rewards[::-1], ends=0 * steps.ends)
+    assert possible_values(late, discount=0.8)[1] == pytest.approx(1.8 / 0.36)
+    late.rewards = np.array([[0.0], [0.0], [1.0]])
+    late.ends = 0 * late.rewards
+    assert possible_values(late, discount=0.5) == (0, pytest.approx(1 / (1 - 0.5**3)))
+    late.rewards = 0 * late.rewards
+    assert possible_values(late, discount=0.5) == (-np.inf, np.inf)
 
 
 def test_a_step_counts_as_far_as_the_game_is_not_over():

@@ -154,7 +154,7 @@ def check_alike(checkpoints: Sequence[Checkpoint]) -> None:
     first, *others = (checkpoint.config for checkpoint in checkpoints)
     for other in others:
         alike = ("game", "frame_skip", "pooled_frames", "emulator", "environment", "model")
-        for name in (*alike, "action_meanings", "warmup"):
+        for name in (*alike, "action_meanings", "warmup", "observation_key"):
             if getattr(other, name) != getattr(first, name):
                 raise InputError(
                     f"expected checkpoints with the same {name}, received {getattr(first, name)} "

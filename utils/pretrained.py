@@ -178,6 +178,7 @@ def pretrained_checkpoint(
 
     with refusals_explained(directory), workspace(directory) as partial:
         if _is_made(directory, config):  # by the process that held the lock
+            _name_data(directory, config)
             return directory
         build(shipped.weights, config, dataset, partial / "new")
         if directory.exists():
@@ -205,10 +206,11 @@ def _is_made(directory, config):
 
 
 def _name_data(directory, config):
-    """Lets a checkpoint name the data sets of today's `data_path`."""
+    """Lets a checkpoint name the data sets of today's `data_path`, as far as they are there."""
     made = read_config(directory)
-    if made.data != config.data:
-        dataclasses.replace(made, data=config.data).write(directory)
+    data = made.data | {role: path for role, path in config.data.items() if Path(path).exists()}
+    if data != made.data:
+        dataclasses.replace(made, data=data).write(directory)
 
 
 def _require_same_screens(dataset, config):

@@ -158,6 +158,8 @@ def computed(
     Raises:
         InputError: the arrays are of another network.
     """
+    # Where the components leave units over, these keep their initial weights.
+    keras.utils.set_random_seed(config.training.seed)
     predictor = FramePredictor(config.model, config.variant, len(config.action_meanings))
     network = predictor.network
     pretraining = KINDS[config.variant](network)

@@ -171,7 +171,7 @@ def restore(directory: Path, ppo: PPO, config: AgentConfig) -> tuple[int, list[d
         return 0, []
     try:
         content = json.loads(path.read_text())
-        updates, recent = content["updates"], content["recent"]
+        updates, recent = content["updates"], content.get("recent", [])
         began = from_json(AgentConfig, content["config"])
         ppo.rng.bit_generator.state = content["random"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

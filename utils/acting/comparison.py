@@ -138,7 +138,8 @@ def _play(name, settings, checkpoint):
     if len(returns) > 1:
         interval = interval_of(np.array(returns)[resampled(len(returns))].mean(axis=1))
     # The first decision of each episode is left out, because it compiles or starts a process.
-    decisions, seconds = sum(steps) - len(steps), max(ended) - min(begun)
+    decisions = sum(max(count - 1, 0) for count in steps)
+    seconds = max(ended) - min(begun)
     result = {
         "returns": returns,
         "mean_return": float(np.mean(returns)),

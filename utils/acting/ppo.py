@@ -142,19 +142,22 @@ def survival(ends: np.ndarray) -> np.ndarray:
 def possible_values(steps: Steps, discount: float) -> tuple[float, float]:
     """The least and the most that any state can be worth.
 
-    That is what the worst and the best game earn, if they went on so for ever. Values are learned
-    from values after the last step, which no reward corrects. Without limits they grew without end.
+    That is what the worst and the best game earn from any step on, if they went on so for ever.
+    Values are learned from values after the last step, which no reward corrects. Without limits
+    they grew without end. Where nothing is earned, there are none.
 
     Args:
         steps: what was imagined.
         discount: see `advantages`.
     """
-    if discount == 1:
+    later, earned = np.zeros_like(steps.rewards[0]), []
+    for rewards, ends in zip(steps.rewards[::-1], steps.ends[::-1], strict=True):
+        later = rewards + discount * (1 - ends) * later
+        earned.append(later)
+    if discount == 1 or not np.any(earned):
         return -np.inf, np.inf
-    discounts = discount ** np.arange(len(steps.rewards))[:, None]
-    earned = (steps.rewards * survival(steps.ends) * discounts).sum(axis=0)
     endless = 1 / (1 - discount ** len(steps.rewards))
-    return min(0.0, float(earned.min())) * endless, max(0.0, float(earned.max())) * endless
+    return min(0.0, float(np.min(earned))) * endless, max(0.0, float(np.max(earned))) * endless
 
 
 def advantages(steps: Steps, discount: float, trace: float) -> np.ndarray:

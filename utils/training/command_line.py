@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -139,7 +140,7 @@ class StageConfig:
             for name in kept
             if name in ("atari_game", "model") or str(getattr(self, name)) != str(defaults[name])
         ]
-        return f"python {script(stage_name)} {' '.join(flags)}"
+        return f"python {script(stage_name)} {shlex.join(flags)}"
 
 
 def parse(

@@ -375,12 +375,17 @@ def _require_weights(directories):
             )
 
 
+def _entry(config):
+    """Which image of the data set, where it has several."""
+    return f", {config.observation_key}" if config.observation_key else ""
+
+
 def _require_same_play(checkpoints, dataset):
     """Raises InputError unless one plot can show all checkpoints: it shows the baselines once."""
     measured = {
         (
             checkpoint.config.game,
-            str(dataset or checkpoint.config.data["test"]),
+            f"{dataset or checkpoint.config.data['test']}{_entry(checkpoint.config)}",
             PRESETS[checkpoint.config.model].frame_shape,
             checkpoint.config.warmup,
         )
