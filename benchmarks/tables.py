@@ -46,11 +46,22 @@ def at_a_glance() -> str:
 
 def full_frames() -> str:
     """What the commands of 2016 come to: a row for each variant."""
+    return _compared({f"ms_pacman_full_{name}": label for name, label in VARIANTS.items()})
+
+
+def default_training() -> str:
+    """What the four stages come to by default, beside the weights in this repository."""
+    labels = {"ms_pacman_shipped": "weights in this repository", "ms_pacman_default": "four stages"}
+    return _compared(labels)
+
+
+def _compared(labels: dict[str, str]) -> str:
+    """A row for each file of `evaluate.py` on the same windows."""
     horizons = ("1", "3", "5", "10", "30", "100")
     heads = ["", "1 step", *horizons[1:], "moving, 5", "controlled, 5", "shuffled, 5"]
     heads += ["over recall, 1", "10", "reward within 5"]
-    names, rows = [f"ms_pacman_full_{variant}" for variant in VARIANTS], []
-    for name, label in zip(names, VARIANTS.values(), strict=True):
+    rows = []
+    for name, label in labels.items():
         result = read(name)
         of = result["horizons"]
         cells = [number(ratio(of[horizon], "mse")) for horizon in horizons]
@@ -58,8 +69,8 @@ def full_frames() -> str:
         cells.append(number(ratio(of["5"], "mse_controlled", "shuffled_actions")))
         cells += [number(ratio(of[horizon], "mse", "recall"), 2) for horizon in ("1", "10")]
         rows.append([label, *cells, _reward(result, "5")])
-    windows = read(names[0])["num_windows"]
-    return markdown(heads, rows) + source(*names, note=f"{windows} windows. One run each.")
+    windows = result["num_windows"]
+    return markdown(heads, rows) + source(*labels, note=f"{windows} windows. One run each.")
 
 
 def _reward(result, horizon):
@@ -362,6 +373,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "rewards": reward_table,
     "returns": returns,
     "full_frames": full_frames,
+    "default_training": default_training,
     "planning": planning,
     "players": players,
     "pretraining": pretraining,
