@@ -37,6 +37,7 @@ from systems.metadata import (
     read_metadata,
 )
 from systems.observations import understand
+from systems.palette import complete, palette
 from systems.spaces import SpaceError, parsed
 from systems.steps import STEP_KEYS, first_action, read_steps
 
@@ -191,7 +192,7 @@ class Dataset:
     def grey_palette(self) -> np.ndarray | None:
         """Returns the grey level of each palette index, uint8 (256,); None if there are none."""
         table = self.known_colours("grey_palette")
-        return None if table is None else _complete(table)
+        return None if table is None else complete(table)
 
     def known_colours(self, key: str = "palette") -> list | None:
         """Returns 256 entries of a palette in metadata.json; None if there are none.
@@ -334,52 +335,6 @@ class Dataset:
         variance = squares / len(positions) - float(np.square(mean).mean())
         # At least one level, because the deviation of frames that never change would be 0.
         return mean.astype(np.float32), max(variance, 1.0) ** 0.5
-
-
-def palette(datasets: Sequence[Dataset]) -> np.ndarray | None:
-    """Returns the RGB of each palette index in several data sets of one game.
-
-    An index that none of their frames shows takes the colour of the nearest index.
-
-    Returns:
-        uint8 (256, 3); None if the frames of all data sets are RGB.
-
-    Raises:
-        InputError: the data sets give one index different colours.
-    """
-    merged = known_colours(datasets)
-    return None if merged is None else _complete(merged)
-
-
-def known_colours(datasets: Sequence[Dataset]) -> list | None:
-    """Returns the RGB of each palette index that several data sets show, None for the others.
-
-    Returns:
-        256 entries; None if the frames of all data sets are RGB.
-
-    Raises:
-        InputError: the data sets give one index different colours.
-    """
-    merged = None
-    for dataset in datasets:
-        table = dataset.known_colours()
-        if table is None:
-            continue
-        merged = merged or [None] * 256
-        for index, colour in enumerate(table):
-            if colour is not None and merged[index] not in (None, colour):
-                raise InputError(
-                    f"expected palette index {index} to be {merged[index]} in {dataset.directory} "
-                    f"as in the other data sets, received {colour}. Name data sets of one game."
-                )
-            merged[index] = merged[index] or colour
-    return merged
-
-
-def _complete(table):
-    known = [index for index, entry in enumerate(table) if entry is not None]
-    nearest = (min(known, key=lambda other: abs(other - index)) for index in range(256))
-    return np.array([table[index] for index in nearest], np.uint8)
 
 
 def find_dataset(

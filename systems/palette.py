@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from systems.errors import InputError
+
+if TYPE_CHECKING:
+    from systems.dataset import Dataset
 
 
 class Colour(NamedTuple):
@@ -85,3 +90,50 @@ def tables(
     unknown = (None, None)
     rgb, grey = zip(*(known.get(index, unknown) for index in range(256)), strict=True)
     return list(rgb), list(grey)
+
+
+def palette(datasets: Sequence[Dataset]) -> np.ndarray | None:
+    """Returns the RGB of each palette index in several data sets of one game.
+
+    An index that none of their frames shows takes the colour of the nearest index.
+
+    Returns:
+        uint8 (256, 3); None if the frames of all data sets are RGB.
+
+    Raises:
+        InputError: the data sets give one index different colours.
+    """
+    merged = known_colours(datasets)
+    return None if merged is None else complete(merged)
+
+
+def known_colours(datasets: Sequence[Dataset]) -> list | None:
+    """Returns the RGB of each palette index that several data sets show, None for the others.
+
+    Returns:
+        256 entries; None if the frames of all data sets are RGB.
+
+    Raises:
+        InputError: the data sets give one index different colours.
+    """
+    merged = None
+    for dataset in datasets:
+        table = dataset.known_colours()
+        if table is None:
+            continue
+        merged = merged or [None] * 256
+        for index, colour in enumerate(table):
+            if colour is not None and merged[index] not in (None, colour):
+                raise InputError(
+                    f"expected palette index {index} to be {merged[index]} in {dataset.directory} "
+                    f"as in the other data sets, received {colour}. Name data sets of one game."
+                )
+            merged[index] = merged[index] or colour
+    return merged
+
+
+def complete(table: list) -> np.ndarray:
+    """A table, 256 entries, in which None is the nearest known entry; uint8 (256, ...)."""
+    known = [index for index, entry in enumerate(table) if entry is not None]
+    nearest = (min(known, key=lambda other: abs(other - index)) for index in range(256))
+    return np.array([table[index] for index in nearest], np.uint8)

@@ -11,8 +11,9 @@ import pytest
 
 from systems.atari import AtariGame
 from systems.controlled import main
-from systems.dataset import Dataset, find_dataset, palette
+from systems.dataset import Dataset, find_dataset
 from systems.errors import InputError
+from systems.palette import palette
 from systems.record import record
 
 SHAPE = (210, 160, 3)

@@ -23,8 +23,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import evaluate
 import generate_video
 from model.presets import PRESETS, Conv
-from systems.dataset import CONTROLLED, Dataset, known_colours, palette
+from systems.dataset import CONTROLLED, Dataset
 from systems.errors import InputError
+from systems.palette import known_colours, palette
 from systems.record import dataset_directory, record
 from utils.checkpoint import Checkpoint, fastest_precision, save_weights, training_in
 from utils.config import PRETRAINING, read_config

@@ -15,7 +15,8 @@ import numpy as np
 
 from model.predictor import FramePredictor, RollOut
 from model.presets import PRESETS
-from systems.dataset import Dataset, known_colours, palette
+from systems.dataset import Dataset
+from systems.palette import known_colours, palette
 from utils.checkpoint import load_weights, save_weights
 from utils.config import PRETRAINING, CheckpointConfig
 from utils.small_weights import read_arrays, write_pretraining
