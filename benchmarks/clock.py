@@ -167,9 +167,9 @@ def measure(
     Raises:
         InputError: a stage is there already, so its training would take no time.
     """
-    modules = {name: script(f"{PREFIXES[variant]}_{name}").removesuffix(".py") for name in STAGES}
-    for name in STAGES if train_dir else ():
-        directory = stage_directory(train_dir, game, model, f"{PREFIXES[variant]}_{name}")
+    stages = {name: f"{PREFIXES[variant]}_{name}" for name in STAGES}
+    for stage_name in stages.values() if train_dir else ():
+        directory = stage_directory(train_dir, game, model, stage_name)
         if directory.exists():
             raise InputError(
                 f"expected --train_dir without trained stages, because these would take no time, "
@@ -181,7 +181,8 @@ def measure(
         shared.append(f"--num_training_frames={num_training_frames}")
         shared.append(f"--train_dir={(train_dir or Path(directory, 'trained')).absolute()}")
         shared.append(f"--data_path={(data_path or Path(directory)).absolute()}")
-        for name, module in modules.items():
+        for name, stage_name in stages.items():
+            module = script(stage_name).removesuffix(".py")
             flags = [*shared, *(more or {}).get(name, ())]
             seconds = in_new_process("clock.stage", module=module, flags=flags)
             rows.append({"stage": name, "seconds": seconds})

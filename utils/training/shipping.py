@@ -54,7 +54,7 @@ def ship(stage: Path, output: Path = DIRECTORY, *, num_frames: int) -> Shipped:
             f"expected the directory of a stage with {PRETRAINING}, received "
             f"{stage}, of {config.stage}. Name a stage that has --pretraining_steps."
         )
-    if any(one.stage.endswith(SHIPPED_STAGE) for one in _stages_until(config)):
+    if _stages_until(config)[0].stage.endswith(SHIPPED_STAGE):
         raise InputError(
             f"expected a stage whose training can be repeated from its first step on, received "
             f"{stage}, which began with shipped weights. Train without --pretrained."
