@@ -26,7 +26,8 @@ PIXELS = (("mse", "all"), ("mse_moving", "moving"), ("mse_controlled", "controll
 def at_a_glance() -> str:
     """A row for each game and variant."""
     horizons = ("1", "5", "10", "30", "100")
-    heads = ["", "1 step", *horizons[1:], "controlled, 5", "shuffled, 5", "reward within 5"]
+    heads = ["", "1 step", *horizons[1:], "moving, 5", "controlled, 5", "10", "shuffled, 5"]
+    heads.append("reward within 5")
     names = [(f"{game}_{variant}", GAMES[game], variant) for game in GAMES for variant in VARIANTS]
     rows = []
     for name, title, variant in names:
@@ -36,7 +37,8 @@ def at_a_glance() -> str:
             [
                 f"{title}, {VARIANTS[variant]}",
                 *(number(ratio(result["horizons"][horizon], "mse")) for horizon in horizons),
-                number(ratio(five, "mse_controlled")),
+                *(number(ratio(five, key)) for key in ("mse_moving", "mse_controlled")),
+                number(ratio(result["horizons"]["10"], "mse_controlled")),
                 number(ratio(five, "mse_controlled", "shuffled_actions")),
                 _reward(result, "5"),
             ]
@@ -76,24 +78,6 @@ def _compared(labels: dict[str, str]) -> str:
 def _reward(result, horizon):
     """The average precision of each sign that occurs."""
     return rewards(result["reward"]["average_precision_within"].get(horizon, {}))
-
-
-def game(name: str) -> str:
-    """A game's errors by horizon, by pixel set and variant."""
-    files = [f"{name}_{variant}" for variant in VARIANTS]
-    results = [read(file) for file in files]
-    heads = ["steps"]
-    for variant in VARIANTS.values():
-        heads += [f"{variant}: all", "moving", "controlled", "shuffled"]
-    rows = []
-    for horizon in results[0]["horizons"]:
-        cells = []
-        for result in results:
-            errors = result["horizons"][horizon]
-            cells += [number(ratio(errors, key)) for key, _ in PIXELS]
-            cells.append(number(ratio(errors, "mse_controlled", "shuffled_actions")))
-        rows.append([horizon, *cells])
-    return markdown(heads, rows) + source(*files)
 
 
 def reward_table() -> str:
@@ -369,7 +353,6 @@ def pooled_frames() -> str:
 
 TABLES: dict[str, Callable[..., str]] = {
     "at_a_glance": at_a_glance,
-    "game": game,
     "rewards": reward_table,
     "returns": returns,
     "full_frames": full_frames,
