@@ -1,6 +1,6 @@
-"""Plays the real game with an agent that has only ever played the compressed one.
+"""Plays the real game with an agent, usually one that has only ever played the compressed game.
 
-Whole games of seeds 0, 1, ..., each after 1 to 30 no-ops, without sticky actions, by the policy's
+Whole games, each after another number of no-ops, 1 to 30, without sticky actions, by the policy's
 likeliest action. The model observes each frame, so that it stays in step. `drawn` plays the same
 games by actions that are drawn by the policy's probabilities. Three play them without a model:
 `random` draws every action anew, `persistent` holds each for 20 steps on average, and `constant`

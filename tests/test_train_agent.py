@@ -26,7 +26,7 @@ from systems.record import record
 from utils.acting import agent_files, agent_score
 from utils.acting.dream import Dream, real_starts
 from utils.acting.emulated import EmulatedGames
-from utils.acting.ppo import PPO, advantages, possible_values, survival
+from utils.acting.ppo import PPO, advantages, normalised, possible_values, survival
 from utils.acting.ppo_config import PPOConfig
 from utils.checkpoint import Checkpoint
 
@@ -72,6 +72,16 @@ def test_no_state_is_worth_more_or_less_than_the_games_could_bring():
 def test_a_step_counts_as_far_as_the_game_is_not_over():
     ends = np.array([[0.0, 0.5], [0.5, 0.0], [1.0, 0.25]])
     np.testing.assert_allclose(survival(ends), [[1, 1], [1, 0.5], [0.5, 0.5]])
+
+
+def test_advantages_are_normalised_over_the_steps_that_are_played():
+    # The second game is over after its first step.
+    gained = np.array([[1.0, 4.0], [3.0, -100.0], [8.0, -100.0]])
+    played = np.array([[1.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
+    values = normalised(gained, played)
+    assert values[played == 1].mean() == pytest.approx(0, abs=1e-6)
+    assert values[played == 1].std() == pytest.approx(1, abs=1e-6)
+    assert values.dtype == np.float32
 
 
 class Corridor:
@@ -424,6 +434,15 @@ def test_the_best_of_constant_actions_goes_up(checkpoint):
     config = Checkpoint(checkpoint).config
     (earned,) = agent_score.best_constant(config, 1, max_steps=200)
     assert earned >= 1  # as UP does, where NOOP and DOWN earn nothing
+
+
+def test_thirty_games_begin_in_thirty_ways(checkpoint):
+    config = Checkpoint(checkpoint).config
+    few, all_games = (agent_score.different(config, count) for count in (10, 31))
+    no_ops = [game.no_ops for game in all_games]
+    assert sorted(no_ops[:30]) == list(range(1, 31)) and no_ops[30] == no_ops[0]
+    # Few of them are spread over all.
+    assert max(np.diff(sorted([0, 31, *(game.no_ops for game in few)]))) <= 7
 
 
 def test_scores_are_summed_up():

@@ -1,9 +1,12 @@
-"""What an agent earns in the real game, which it has never played.
+"""What an agent earns in the real game.
 
-The protocol is that of CGSReg (github.com/LYK-love/CGSReg): whole games of seeds 0, 1, ..., each
-after 1 to 30 no-ops, without sticky actions, and the policy's likeliest action. Drawn actions are
-tried, too, because the likeliest ones may go in circles. The model stays in step with the game: it
-observes each frame. The agent decides from the LSTM's output, as in the imagined game.
+The protocol is that of CGSReg (github.com/LYK-love/CGSReg): whole games, each after 1 to 30 no-ops,
+without sticky actions, and the policy's likeliest action. Drawn actions are tried, too, because the
+likeliest ones may go in circles. The model stays in step with the game: it observes each frame. The
+agent decides from the LSTM's output, as in the imagined game.
+
+Up to thirty games differ in their no-ops. Games of one policy that begin alike go on alike, because
+the emulator is deterministic.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from model.predictor import FramePredictor, Observation
+from systems.atari import MAX_NO_OPS
 from systems.errors import check_writable, say
 from systems.files import write_json
 from systems.policies import PersistentPolicy, RandomPolicy
@@ -131,14 +135,14 @@ def agents_returns(
     max_steps: int,
     watcher: Watcher | None = None,
 ) -> list[float]:
-    """Plays episodes of seeds 0, 1, ... side by side; returns the points of each.
+    """Plays episodes side by side; returns the points of each.
 
     Args:
         config: of the checkpoint.
         num_episodes: how many.
         predictor, policy, max_steps, watcher: see `agents_games`.
     """
-    games = begun(config, range(num_episodes))
+    games = different(config, num_episodes)
     earned, _ = agents_games(games, config, predictor, policy, max_steps, watcher)
     return earned
 
@@ -204,7 +208,7 @@ def players_returns(
     config: CheckpointConfig, player: str, num_episodes: int, max_steps: int
 ) -> list[float]:
     """What one of `PLAYERS` earns in the same games."""
-    games = begun(config, range(num_episodes))
+    games = different(config, num_episodes)
     policies = [
         PLAYERS[player](game, generator("planning", 0, number)) for number, game in enumerate(games)
     ]
@@ -214,9 +218,7 @@ def players_returns(
 def best_constant(config: CheckpointConfig, num_episodes: int, max_steps: int) -> list[float]:
     """What the action earns in the same games that earns most of those held all the time."""
     returns = [
-        _play(
-            begun(config, range(num_episodes)), lambda a=action: np.full(num_episodes, a), max_steps
-        )
+        _play(different(config, num_episodes), lambda a=action: np.full(num_episodes, a), max_steps)
         for action in range(len(config.action_meanings))
     ]
     return max(returns, key=sum)
@@ -267,6 +269,17 @@ def begun(config: CheckpointConfig, seeds: Sequence[int]) -> list[UntilStandstil
     games = [config.begin_real_game() for _ in seeds]
     for seed, game in zip(seeds, games, strict=True):
         game.reset(seed)
+    return [UntilStandstill(game) for game in games]
+
+
+def different(config: CheckpointConfig, num_episodes: int) -> list[UntilStandstill]:
+    """So many games at the beginning of their episodes; up to `MAX_NO_OPS` of Atari all differ."""
+    if config.environment:
+        return begun(config, range(num_episodes))
+    games = [config.begin_real_game() for _ in range(num_episodes)]
+    for number, game in enumerate(games):
+        # All of 1 to MAX_NO_OPS in turn, and few games are spread over them.
+        game.start(1 + 7 * number % MAX_NO_OPS)
     return [UntilStandstill(game) for game in games]
 
 

@@ -117,7 +117,7 @@ class PPO:
             "outputs": steps.outputs.reshape(-1, steps.outputs.shape[-1]),
             "actions": steps.actions.ravel(),
             "log_policy": steps.log_policy.ravel(),
-            "advantages": ((gained - gained.mean()) / (gained.std() + 1e-8)).ravel(),
+            "advantages": normalised(gained, weights).ravel(),
             "returns": (gained + steps.values[:-1]).ravel(),
             "weights": weights.ravel(),
         }
@@ -137,6 +137,18 @@ def survival(ends: np.ndarray) -> np.ndarray:
     """The probability that a game is not over before each step, float32 (horizon, games)."""
     after = np.cumprod(1 - ends, axis=0)
     return np.concatenate([np.ones_like(after[:1]), after[:-1]]).astype(np.float32)
+
+
+def normalised(advantages: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Advantages of mean 0 and deviation 1 over the steps that are played.
+
+    Args:
+        advantages: float32 (horizon, games).
+        weights: float32 (horizon, games), see `survival`.
+    """
+    mean = np.average(advantages, weights=weights)
+    deviation = np.sqrt(np.average((advantages - mean) ** 2, weights=weights))
+    return ((advantages - mean) / (deviation + 1e-8)).astype(np.float32)
 
 
 def possible_values(steps: Steps, discount: float) -> tuple[float, float]:
