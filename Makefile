@@ -13,17 +13,18 @@ VARIANT = compression
 MODEL = lstm_84x84x1
 PRECISION = auto
 DEMO = demo/checkpoints/$(GAME)/$(MODEL)
-DEMO_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=$(call PLAYER,$(GAME)) \
+DEMO_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=$(DEMO_PLAYER) \
 	--num_training_frames=10000 --data_path=demo/data --train_dir=demo/checkpoints --precision=$(PRECISION)
 
-# Who plays while a game is recorded: moving on is enough in Freeway, and the others take skill. Half
-# of their play has none, so that a model also learns what bad play leads to.
-MIXED = persistent:0.5,skilled:0.5
-PLAYER = $(if $(filter freeway,$(1)),persistent,$(MIXED))
+# Who plays while a game is recorded. Half of the play has skill. The other half has none, so that a
+# model also learns what bad play leads to.
+PLAYER = persistent:0.5,skilled:0.5
+# Plays fast, and moving on is enough in Freeway.
+DEMO_PLAYER = $(if $(filter freeway,$(GAME)),persistent,$(PLAYER))
 SCRIPTS_paper = paper
 SCRIPTS_compression = compress
 SCRIPTS = $(or $(SCRIPTS_$(VARIANT)),$(error expected VARIANT=paper or VARIANT=compression, received $(VARIANT)))
-TRAIN_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=$(call PLAYER,$(GAME))
+TRAIN_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=$(PLAYER)
 
 RESULTS = $(addprefix results-,freeway pong ms_pacman space_invaders)
 STAGES = seq_1_train seq_3_train seq_5_train seq_5_train_reward
@@ -96,8 +97,8 @@ agent: .venv/installed
 # pretraining goes on with that, and an agent learns in the new model.
 ROUND = data/$(GAME)/round-2-v1
 comma = ,
-SEEN = $(subst $(comma),-,$(subst .,_,$(subst :,,$(call PLAYER,$(GAME)))))-$(call FRAMES,$(GAME))-seed1-v2
-ROUND_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=$(call PLAYER,$(GAME)) --training_data=$(ROUND) \
+SEEN = $(subst $(comma),-,$(subst .,_,$(subst :,,$(PLAYER))))-$(call FRAMES,$(GAME))-seed1-v2
+ROUND_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=$(PLAYER) --training_data=$(ROUND) \
 	--num_training_frames=10000 --train_dir=checkpoints/round-2
 agent-again: agent
 	$(BIN)/python record_agent.py --agent=$(AGENT)
@@ -165,7 +166,7 @@ figures: .venv/installed
 $(RESULTS): results-%: .venv/installed
 	set -e; mkdir -p docs/results; for variant in compress paper; do \
 		for stage in $(STAGES); do \
-			$(BIN)/python $${variant}_$$stage.py --atari_game=$* --model=$(MODEL) --policy=$(call PLAYER,$*) \
+			$(BIN)/python $${variant}_$$stage.py --atari_game=$* --model=$(MODEL) --policy=$(PLAYER) \
 				--data_path=results/data --train_dir=results/checkpoints; \
 		done; \
 		$(BIN)/python evaluate.py --checkpoint $(TRAINED)/$${variant}_seq_5_reward \
@@ -183,7 +184,7 @@ pretrained: $(SHIPPED)
 $(SHIPPED): pretrained-%: .venv/installed
 	set -e; for variant in paper compress; do \
 		for stage in seq_1 seq_3 seq_5; do \
-			$(BIN)/python $${variant}_$${stage}_train.py --atari_game=$* --model=$(MODEL) --policy=$(call PLAYER,$*) \
+			$(BIN)/python $${variant}_$${stage}_train.py --atari_game=$* --model=$(MODEL) --policy=$(PLAYER) \
 				--num_training_frames=20000 --max_steps=0 \
 				--data_path=results/data --train_dir=results/pretrained; \
 		done; \
