@@ -102,7 +102,8 @@ ROUND_FLAGS = --atari_game=$(GAME) --model=$(MODEL) --policy=$(PLAYER) --trainin
 	--num_training_frames=10000 --train_dir=checkpoints/round-2
 agent-again: agent
 	$(BIN)/python record_agent.py --agent=$(AGENT)
-	test -e $(ROUND) || $(BIN)/python -m systems.join --name=round-2 \
+	rm -rf $(ROUND)  # as it may hold another agent's play
+	$(BIN)/python -m systems.join --name=round-2 \
 		$$(for set in data/$(GAME)/$(SEEN) data/$(GAME)/agent-*; do echo --dataset=$$set; done)
 	$(BIN)/python compress_seq_5_train.py $(ROUND_FLAGS) --pretrained --pretraining_steps=1600
 	$(BIN)/python compress_seq_5_train_reward.py $(ROUND_FLAGS)

@@ -17,9 +17,11 @@ first used, which takes half a minute.
 """
 
 from pathlib import Path
+from socket import socket
 
 from systems.arguments import TRAINED, Parser, add_fps
-from systems.errors import InputError, exit_on_input_error, user_path, whole_number
+from systems.errors import exit_on_input_error, user_path, whole_number
+from utils.acting.port import listen
 from utils.checkpoint_flags import add_checkpoint_arguments, checkpoint_directories
 from utils.start import import_keras, prepare
 
@@ -30,7 +32,8 @@ def main() -> None:
     args = parser().parse_args()
     with exit_on_input_error():
         try:
-            serve(checkpoint_directories(args), args.port, args.fps, args.recordings)
+            listener = listen(args.port)  # before shipped weights are computed
+            serve(checkpoint_directories(args), listener, args.fps, args.recordings)
         except KeyboardInterrupt:
             print("\nstopped")
 
@@ -49,7 +52,7 @@ def parser() -> Parser:
     )
     group = parser.add_argument_group("what is played")
     add = group.add_argument
-    about = "a stage's directory; may be given twice, to switch between two"
+    about = "a stage's directory; give several to switch between them"
     add_checkpoint_arguments(group, about, required=False)
     add_fps(add, 15, "steps a second")
     add = parser.add_argument_group("the page").add_argument
@@ -64,11 +67,11 @@ def parser() -> Parser:
     return parser
 
 
-def serve(directories: list[Path], port: int, fps: float, recordings: Path) -> None:
+def serve(directories: list[Path], listener: socket, fps: float, recordings: Path) -> None:
     """Loads the checkpoints and serves them until Ctrl-C.
 
     Raises:
-        InputError: the port is taken, or the checkpoints cannot be played together.
+        InputError: the checkpoints cannot be played together.
     """
     # Imported here, because NumPy and TensorFlow take seconds: --help should answer at once.
     import asyncio
@@ -83,13 +86,6 @@ def serve(directories: list[Path], port: int, fps: float, recordings: Path) -> N
     from utils.acting import server
     from utils.acting.twin_game import WorldModel
 
-    try:
-        listener = server.listen(port)
-    except (OSError, OverflowError) as error:
-        raise InputError(
-            f"expected a free port, but listening on {port} failed: {error}. "
-            "Give another one by --port."
-        ) from error
     models = [WorldModel(checkpoint) for checkpoint in checkpoints]
     asyncio.run(server.serve(models, listener, fps, recordings, _announce))
 

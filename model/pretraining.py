@@ -377,5 +377,5 @@ class PretrainingRollOut(keras.Model):
         return {
             "frames": self.predictor.network.denormalise(predictions["frames"]),
             "reward": ops.softmax(predictions["reward"]),
-            "termination": ops.zeros(predictions["reward"].shape[:2]),
+            "termination": ops.zeros_like(predictions["reward"][..., 0]),
         }

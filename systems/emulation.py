@@ -73,7 +73,8 @@ def emulation_of(metadata: dict) -> tuple[int, int, EmulatorOptions]:
 
     ALE shows its last frame alone. Two of Gymnasium's wrappers show the brighter of the last two.
 
-    An environment that is no Atari game has a frame skip of 1 and no options.
+    An environment that is no Atari game has a frame skip of 1 and no options. Without a
+    specification, this project's recordings are assumed.
 
     Args:
         metadata: see `systems.spaces.parsed`. Its own entries come before the specification's.

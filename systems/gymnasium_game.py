@@ -91,9 +91,7 @@ class GymnasiumGame:
                 """--env_kwargs='{"continuous": false}'."""
             )
         self.num_actions, self.first_action = int(actions.n), int(actions.start)
-        meanings = getattr(self._env.unwrapped, "get_action_meanings", None)
-        numbers = [str(number) for number in range(self.num_actions)]
-        self.action_meanings = tuple(meanings() if meanings else numbers)
+        self.action_meanings = self._action_meanings()
         self.name = name_of(self._env.spec.id)
         self.spec = self._spec()
         self.screen_shape = None
@@ -111,6 +109,14 @@ class GymnasiumGame:
                 "Install what it needs."
             ) from error
         self.frames_from = self._observations.path if self._observations else "rendering"
+
+    def _action_meanings(self):
+        """The actions' names; their numbers if they have none, or a wrapper chooses among them."""
+        named = getattr(self._env.unwrapped, "get_action_meanings", None)
+        names = tuple(named()) if named else ()
+        if len(names) == self.num_actions and all(isinstance(name, str) for name in names):
+            return names
+        return tuple(str(number) for number in range(self.num_actions))
 
     def _make(self, kwargs):
         # pygame, which many environments draw with, greets on stdout otherwise.

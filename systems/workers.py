@@ -8,6 +8,7 @@ every worker. Its workers also outlive a parent that is killed.
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from systems.errors import InputError, one_line
+
+_ROOT = str(Path(__file__).parents[1])
+
+
+def _path():
+    """Where this process looks for modules."""
+    return [place or os.getcwd() for place in sys.path]
 
 
 class Worker:
@@ -42,10 +50,16 @@ class Worker:
             with their_end:
                 self.process = subprocess.Popen(
                     [
-                        *(sys.executable, "-c", f"from {module} import {function}; {function}()"),
+                        *(
+                            sys.executable,
+                            "-P",
+                            "-c",
+                            f"from {module} import {function}; {function}()",
+                        ),
                         *(str(their_end.fileno()), *arguments),
                     ],
-                    cwd=Path(__file__).parents[1],
+                    # It imports what this process could, from here: an environment's package, say.
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join([_ROOT, *_path()])},
                     pass_fds=[their_end.fileno()],
                     # A Ctrl-C in the terminal is for the parent, which then stops its workers.
                     start_new_session=True,

@@ -54,6 +54,12 @@ def test_bfloat16_is_for_processors_with_instructions_for_it(tmp_path, flags, ex
     assert fast_bfloat16(cpuinfo) is expected
 
 
+@pytest.mark.parametrize("device", ["gpu:0", "tpu:0"])
+def test_bfloat16_is_for_accelerators(tmp_path, monkeypatch, device):
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: [device])
+    assert fast_bfloat16(tmp_path / "none")
+
+
 def test_a_training_removes_what_a_killed_one_left_and_nothing_of_others(tmp_path):
     killed = [tmp_path / ".partial-1-a", tmp_path / "resume" / ".partial-2-b"]
     others = [tmp_path / "stage" / ".partial-3-c", tmp_path / "best.weights.h5"]

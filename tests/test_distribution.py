@@ -15,6 +15,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
+from utils.training.distribution import _of_the_others
+
 from .test_stages import ROOT, directory, fails, weights
 
 pytestmark = pytest.mark.slow
@@ -187,6 +189,15 @@ def test_processes_that_were_started_differently_say_so(flags, tmp_path):
 def test_processes_that_are_not_to_be_one_run_are_refused(flags, capsys):
     error = fails(capsys, "compress_seq_1_train", *flags, "--num_processes=2", "--process_id=0")
     assert "expected --distribute" in error
+
+
+def test_a_processs_own_error_is_not_told_as_anothers():
+    import jax
+
+    assert _of_the_others(jax.errors.JaxRuntimeError("UNAVAILABLE: a task has gone"))
+    assert _of_the_others(ValueError("Gloo all-reduce failed"))
+    assert not _of_the_others(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"))
+    assert not _of_the_others(ValueError("shapes differ"))
 
 
 def test_distribution_without_jax_is_refused(flags, capsys):

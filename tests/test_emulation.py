@@ -110,6 +110,12 @@ def test_a_checkpoint_keeps_the_settings_of_its_data(tmp_path, monkeypatch):
         config.begin_real_game()
 
 
+def test_a_checkpoint_of_a_video_names_no_game_to_play(tmp_path):
+    path = write_checkpoint(tmp_path / "seq_5", game="my_game")
+    with pytest.raises(InputError, match="my_game, which is no Atari game, .* no environment"):
+        read_config(path).begin_real_game()
+
+
 def test_a_set_recorded_otherwise_than_the_training_set_is_named(tmp_path, monkeypatch, capsys):
     directory = record(tmp_path, monkeypatch, Painter())
     other = shutil.copytree(directory, tmp_path / "other" / "data")

@@ -2,7 +2,11 @@
 
 import importlib.util
 import json
+import os
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import gymnasium
 import minari
@@ -21,9 +25,11 @@ from utils.checkpoint import Checkpoint
 from utils.training.command_line import ROLES
 from utils.training.stage import main as main_of_stage
 
-from . import tiny  # noqa: F401 - makes --model=tiny known
+from . import tiny, walker  # noqa: F401 - makes --model=tiny known
 from .checkpoints import write_checkpoint
-from .walker import OF_AN_OBJECT, OF_ITS_CLASS, WALKER
+from .walker import OF_AN_OBJECT, OF_ITS_CLASS, WALKER, Walker
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_what_is_rendered_is_recorded_where_observations_are_no_image():
@@ -43,6 +49,51 @@ def test_what_is_rendered_is_recorded_where_observations_are_no_image():
         _, their_reward, theirs, _, _ = ours.step(action + 1)
         np.testing.assert_array_equal(frame, ours.render())
         assert (reward, terminated) == (their_reward, theirs)
+
+
+class Named(Walker):
+    def get_action_meanings(self):
+        return ["LEFT", "STAY", "RIGHT"]
+
+
+class Fewer(gymnasium.ActionWrapper):
+    """Two of the walker's three actions."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.action_space = gymnasium.spaces.Discrete(2)
+
+    def action(self, action):
+        return 1 + 2 * action
+
+
+def test_names_of_actions_are_those_of_the_actions_that_there_are():
+    gymnasium.register("Tests/Named-v0", entry_point=Named)
+    gymnasium.register("Tests/Fewer-v0", entry_point=lambda **kwargs: Fewer(Named(**kwargs)))
+    game = GymnasiumGame(Environment("Tests/Named-v0"))
+    assert game.action_meanings == ("LEFT", "STAY", "RIGHT")
+    game = GymnasiumGame(Environment("Tests/Fewer-v0"))
+    assert (game.num_actions, game.action_meanings) == (2, ("0", "1"))
+
+
+def test_an_environment_of_the_directory_it_is_recorded_from_is_found(tmp_path):
+    # A package of the project's own name is not what its processes import.
+    (tmp_path / "systems").mkdir()
+    (tmp_path / "systems" / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    shutil.copy(walker.__file__, tmp_path / "my_walker.py")
+    (tmp_path / "level.txt").touch()
+    program = (
+        "import sys; sys.path.append('.'); from systems.record import main; "
+        "main(['--env=my_walker:Tests/Walker-v0', '--env_kwargs={\"level\": \"level.txt\"}', "
+        "'--num_frames=20', '--num_workers=1', '--seed=1'])"
+    )
+    subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    assert Dataset(next((tmp_path / "data").rglob("data"))).lengths.sum() == 20
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from systems.errors import InputError
 from systems.policies import PersistentPolicy
 from systems.seeds import generator
 from utils.acting import server, twin_game
+from utils.acting.port import listen
 from utils.acting.session import Keyboard
 from utils.acting.twin_game import TwinGame, WorldModel, action_of_keys
 from utils.checkpoint import Checkpoint, check_alike
@@ -226,9 +227,9 @@ def test_the_command_line_is_read_before_numpy_is_imported(script):
     assert result.returncode == 2 and "--mistyped" in result.stderr and not imported
 
 
-@pytest.mark.parametrize("script", ["play.py", "plan.py"])
-def test_a_wrong_path_is_an_error_before_keras_is_imported(script, tmp_path):
-    result, imported = run_script(script, f"--checkpoint={tmp_path}")
+@pytest.mark.parametrize("script, more", [("play.py", ["--port=0"]), ("plan.py", [])])
+def test_a_wrong_path_is_an_error_before_keras_is_imported(script, more, tmp_path):
+    result, imported = run_script(script, f"--checkpoint={tmp_path}", *more)
     assert result.returncode == 2 and "directory of a trained stage" in result.stderr
     assert imported == ["numpy"]
 
@@ -298,7 +299,7 @@ def serving(models, recordings, fps=30.0):
             ready.set()
 
         running["loop"], running["task"] = asyncio.get_running_loop(), asyncio.current_task()
-        await server.serve(models, server.listen(0), fps, recordings, on_ready)
+        await server.serve(models, listen(0), fps, recordings, on_ready)
 
     def target():
         with contextlib.suppress(asyncio.CancelledError):

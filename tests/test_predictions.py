@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 import evaluate
+from model.predictor import FramePredictor, RollOut
 from systems.errors import InputError
 from systems.record import record
 from utils.arrays import read_npz
+from utils.watching.evaluation import Rolled
 
-from . import tiny  # noqa: F401 - makes the preset known
+from . import tiny
 from .checkpoints import write_checkpoint
 
 DATA_PAGE = Path(__file__).parents[1] / "docs" / "data.md"
@@ -268,6 +270,18 @@ def test_a_horizon_is_measured_in_pieces_that_follow_each_other(checkpoint, monk
         ours, theirs = (each["reward"]["calibration"][sign] for each in rows)
         assert len(ours) == len(theirs)
     assert whole["termination"]["positive_rate"] == pieces["termination"]["positive_rate"]
+
+
+def test_clips_are_kept_of_windows_that_are_rolled_out_one_by_one():
+    batch = tiny.batch(3)
+    frames, actions = batch["frames"], batch["actions"]
+    roll_out = RollOut(FramePredictor("tiny", "paper", 3, warmup=4))
+    rolled = Rolled(roll_out, actions, 4, (1, 3), keep=2)
+    for window in range(3):
+        part = slice(window, window + 1)
+        rolled.predict(part, frames[part], shuffled=False)
+    whole = roll_out.predict_on_batch({"frames": frames[:, :4], "actions": actions})
+    np.testing.assert_allclose(rolled.kept, whole["frames"][:2], rtol=1e-4, atol=1e-3)
 
 
 def test_every_key_of_the_json_file_is_explained(checkpoint, monkeypatch, tmp_path):

@@ -129,7 +129,11 @@ def test_the_roll_out_starts_from_the_last_frames(pretraining_class, preset):
     pretraining = with_motion(pretraining_class(whole.network))
     batch = tiny.batch(3)
     shown = {"frames": batch["frames"][:, :4], "actions": batch["actions"]}
-    rolled_out = PretrainingRollOut(whole, pretraining).predict_on_batch(shown)
+    roll_out = PretrainingRollOut(whole, pretraining)
+    rolled_out = roll_out.predict_on_batch(shown)
+    # The last batch is a smaller one.
+    in_turn = roll_out.predict(shown, batch_size=2, verbose=0)
+    np.testing.assert_allclose(in_turn["frames"], rolled_out["frames"], rtol=1e-4, atol=1e-3)
     expected = pretraining.predict_on_batch(
         {"frames": batch["frames"][:, 2:4], "actions": batch["actions"][:, 2:]}
     )

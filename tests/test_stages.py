@@ -552,6 +552,20 @@ def test_a_finished_stage_refuses_other_flags(flags, trained, capsys, flag, expe
     assert not list(Path(flags[0].partition("=")[2]).rglob("lookahead*"))  # for nothing
 
 
+def test_a_finished_stage_refuses_other_play_under_the_same_name(
+    flags, trained, data, tmp_path, capsys
+):
+    name = "random-200-seed1-v2"
+    recorded = Path(data[0].partition("=")[2]) / "ms_pacman" / name
+    moved = shutil.copytree(recorded, tmp_path / "moved" / name)
+    run("compress_seq_1_train", *flags, f"--training_data={moved}")
+    assert "is finished" in capsys.readouterr().out
+    other = record("ms_pacman", "random", 200, 7, tmp_path / "other", progress=False)
+    other = other.rename(other.parent / name)
+    error = fails(capsys, "compress_seq_1_train", *flags, f"--training_data={other}")
+    assert f"received other play in {other}" in error and "--overwrite" in error
+
+
 @pytest.mark.thorough
 def test_overwriting_removes_links_and_not_what_they_name(flags, trained, tmp_path):
     elsewhere = tmp_path / "elsewhere"
@@ -733,6 +747,19 @@ def interrupt(monkeypatch, script, *flags):
         with pytest.raises(SystemExit) as end:
             run(script, *flags)
     assert end.value.code == 130
+
+
+def test_what_is_to_be_thrown_away_is_not_what_goes_on(flags, trained, capsys, monkeypatch):
+    def interrupted(*arguments, **named):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.training.curriculum.find_dataset", interrupted)
+        with pytest.raises(SystemExit):
+            run("compress_seq_1_train", *flags, "--overwrite")
+    assert "with the same flags goes on" in capsys.readouterr().err
+    interrupt(monkeypatch, "compress_seq_1_train", *flags, "--overwrite")
+    assert "with the same flags but for --overwrite goes on" in capsys.readouterr().err
 
 
 def test_a_run_goes_on_with_the_frame_statistics_it_began_with(flags, tmp_path, monkeypatch):

@@ -521,6 +521,12 @@ def test_what_does_not_fit_is_refused(checkpoint, data, tmp_path, capsys):
         capsys, train_agent, "--checkpoint", checkpoint, *FLAGS, "--horizon=5", "--agent", agent
     )
     assert "expected --horizon=6" in told and "received 5" in told
+    # The same play by another path is the same.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(data.parent)
+        again = "--checkpoint", checkpoint, *FLAGS, "--dataset", data.name, "--agent", agent
+        run(train_agent, *again)
+    assert "is trained" in capsys.readouterr().out
     # What cannot be trained leaves the agent that is there alone.
     sticky = tmp_path / "sticky"
     shutil.copytree(data, sticky)
@@ -544,6 +550,10 @@ def test_what_does_not_fit_is_refused(checkpoint, data, tmp_path, capsys):
     (tmp_path / "damaged" / agent_files.WEIGHTS).write_bytes(b"no weights")
     told = refused(capsys, evaluate_agent, "--agent", tmp_path / "damaged")
     assert "expected the weights of a trained agent" in told and "interrupted" not in told
+    newer = Path(shutil.copytree(agent, tmp_path / "newer")) / agent_files.FILE
+    newer.write_text(newer.read_text().replace('"version": 1', '"version": 9'))
+    told = refused(capsys, evaluate_agent, "--agent", newer.parent)
+    assert "it has version 9" in told
     # A place that is named by no name.
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(checkpoint)

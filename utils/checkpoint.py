@@ -173,7 +173,7 @@ def fastest_precision(training: bool) -> str:
 
 
 def fast_bfloat16(cpuinfo: str | Path = "/proc/cpuinfo") -> bool:
-    """Whether bfloat16 products are faster than float32: on GPUs, and processors made for them.
+    """Whether bfloat16 products are faster than float32: on GPUs, TPUs, and some processors.
 
     On two AVX2 cores, which are not, imagination with bfloat16 weights takes two to twelve times
     as long as with float32.
@@ -183,7 +183,8 @@ def fast_bfloat16(cpuinfo: str | Path = "/proc/cpuinfo") -> bool:
     """
     import keras
 
-    if any("gpu" in device.lower() for device in keras.distribution.list_devices()):
+    devices = keras.distribution.list_devices()
+    if any(device.lower().startswith(("gpu", "tpu")) for device in devices):
         return True
     try:
         flags = Path(cpuinfo).read_text()

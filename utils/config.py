@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from systems.atari import USUAL_POOLED_FRAMES, AtariGame
+from systems.atari import USUAL_POOLED_FRAMES, AtariGame, is_atari
 from systems.emulation import EmulatorOptions
 from systems.errors import InputError, one_line
 from systems.files import write_json
@@ -66,6 +66,7 @@ class CheckpointConfig:
     frame_skip: int
     training: TrainingConfig
     data: dict[str, str]  # directory of the training, validation and test set
+    fingerprints: dict[str, str] = field(default_factory=dict)  # of what lay there
     restored_from: str | None = None  # directory of the stage before
     restored_weights: str | None = None  # what `utils.checkpoint.digest` said of its weights
     observation_key: str | None = None  # which entry of Dict observations is the image
@@ -102,6 +103,12 @@ class CheckpointConfig:
         Raises:
             InputError: it cannot be played like that.
         """
+        if self.environment is None and not is_atari(self.game):
+            raise InputError(
+                f"expected a game that can be played here, received {self.game}, which is no Atari "
+                "game, and whose data name no environment. What needs no real game works: "
+                "evaluate.py, generate_video.py, the environment."
+            )
         game = self.real_game.begin()
         if self.environment is None:
             self.emulator.require_playable(len(self.action_meanings), game.num_actions)

@@ -65,6 +65,20 @@ def network(checkpoint: Checkpoint, entropy_weight: float = 0.0) -> ActorCritic:
     return ActorCritic(PRESETS[config.model].units, len(config.action_meanings), entropy_weight)
 
 
+def _read(content: dict[str, Any]) -> AgentConfig:
+    """What JSON says of an agent.
+
+    Raises:
+        ValueError, TypeError, AttributeError: it says something else, or is of a newer version.
+    """
+    config: AgentConfig = from_json(AgentConfig, content)
+    if config.version != VERSION:
+        raise ValueError(
+            f"it has version {config.version}, and this version of the project reads {VERSION}."
+        )
+    return config
+
+
 class TrainedAgent:
     """A trained agent.
 
@@ -82,7 +96,7 @@ class TrainedAgent:
     def __init__(self, directory: str | Path):
         path = Path(directory) / FILE
         try:
-            self.config: AgentConfig = from_json(AgentConfig, json.loads(path.read_text()))
+            self.config = _read(json.loads(path.read_text()))
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise InputError(
                 f"expected the directory of a trained agent, but reading {path} failed: "
@@ -172,7 +186,7 @@ def restore(directory: Path, ppo: PPO, config: AgentConfig) -> tuple[int, list[d
     try:
         content = json.loads(path.read_text())
         updates, recent = content["updates"], content.get("recent", [])
-        began = from_json(AgentConfig, content["config"])
+        began = _read(content["config"])
         ppo.rng.bit_generator.state = content["random"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
@@ -187,7 +201,8 @@ def restore(directory: Path, ppo: PPO, config: AgentConfig) -> tuple[int, list[d
 def require_alike(ours: AgentConfig, theirs: AgentConfig, directory: Path) -> None:
     """Raises InputError unless an agent is asked for as it was trained, or as that began."""
     for name in ("checkpoint_weights", "dataset"):
-        if getattr(ours, name) != getattr(theirs, name):
+        same = str if name == "checkpoint_weights" else os.path.abspath
+        if same(getattr(ours, name)) != same(getattr(theirs, name)):
             raise InputError(
                 f"expected the {name.replace('_', ' ')} {getattr(theirs, name)}, with which the "
                 f"agent in {directory} began, received {getattr(ours, name)}. Give another "

@@ -23,23 +23,14 @@ from pathlib import Path
 
 from aiohttp import WSCloseCode, web
 
+from utils.acting.port import HOST
 from utils.acting.session import Resources, Session
 from utils.acting.twin_game import WorldModel
 
-HOST = "127.0.0.1"
 WEB = Path(__file__).parent / "web"
 MAX_SESSIONS = 8  # browser tabs at once
 MAX_MESSAGE = 4096  # bytes
 HEARTBEAT = 10.0  # seconds; a client that does not answer within half of it is dropped
-
-
-def listen(port: int) -> socket.socket:
-    """Opens a port of 127.0.0.1; 0 takes a free one.
-
-    Raises:
-        OSError, OverflowError: the port is taken or does not exist.
-    """
-    return socket.create_server((HOST, port))
 
 
 async def serve(
@@ -53,7 +44,7 @@ async def serve(
 
     Args:
         models: see `TwinGame`.
-        listener: from `listen`; closed at the end.
+        listener: from `utils.acting.port.listen`; closed at the end.
         fps: steps a second.
         recordings: directory of the saved videos.
         on_ready: called with the address as soon as pages are served.

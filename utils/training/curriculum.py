@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,18 +37,27 @@ WARMUP = 10  # real frames before the first prediction, in every stage
 
 def run(config: StageConfig) -> None:
     """Trains a stage, and ends the process with a message where that is not possible."""
-    again = "the same flags but for --overwrite" if config.overwrite else "the same flags"
-    again = f"python {script(config.stage.name)} with {again}"
+    cleared = []
+
+    def again():
+        # Until the old files are gone, the command without the flag would go on with those.
+        flags = "the same flags but for --overwrite" if cleared else "the same flags"
+        return f"python {script(config.stage.name)} with {flags}"
+
     with distribution.leave_at_once(again), exit_on_input_error():
         try:
-            train(config)
+            train(config, on_clear=lambda: cleared.append(True))
         except KeyboardInterrupt:
-            print(f"\ninterrupted: {again} goes on after the last whole epoch", file=sys.stderr)
+            print(f"\ninterrupted: {again()} goes on after the last whole epoch", file=sys.stderr)
             sys.exit(130)
 
 
-def train(config: StageConfig) -> None:
+def train(config: StageConfig, on_clear: Callable[[], None] = lambda: None) -> None:
     """Trains a stage, or goes on with it. A finished stage is left as it is.
+
+    Args:
+        config: of the stage.
+        on_clear: is called when an overwritten stage's old files are removed.
 
     Raises:
         InputError: the flags, the data or the stage before cannot be used.
@@ -88,10 +97,12 @@ def train(config: StageConfig) -> None:
             resumes=not config.overwrite,
         )
         if devices.first:
-            report.begin(config, run)
+            report.begin(run)
             # Not before all is there with which the stage can be trained again.
             if config.overwrite:
                 _clear(config.directory)
+        if config.overwrite:
+            on_clear()
         devices.wait()
         run.train()
         if devices.first:
@@ -113,6 +124,12 @@ def _check_flags(config, finished):
         ours = config.data_directory(role)
         if not _same_data_set(ours, theirs.data[role]):
             raise _other_flags(config, f"the {role} set {theirs.data[role]}", ours)
+        # Two environments' sets may bear one name, and a set may be made again.
+        known = theirs.fingerprints.get(role)
+        if known and ours.exists() and known != _fingerprint(config, ours):
+            raise _other_flags(
+                config, f"what was the {role} set {theirs.data[role]}", f"other play in {ours}"
+            )
     if config.observation_key != theirs.observation_key:
         expected, received = (
             f"--observation_key={key}" if key else "no --observation_key"
@@ -135,6 +152,10 @@ def _check_flags(config, finished):
         name, received, expected = differs
         flag = f"--{name}=" if name in FLAGS else f"{name} "
         raise _other_flags(config, f"{flag}{expected}", f"{flag}{received}")
+
+
+def _fingerprint(config, directory):
+    return find_dataset(directory, config.game, None, config.observation_key).fingerprint
 
 
 def _that_goes_on(config: StageConfig, tell=lambda text: None) -> StageConfig:
@@ -340,6 +361,7 @@ def _settings(config, previous, data, control_weight, devices) -> CheckpointConf
         pooled_frames=training_set.pooled_frames,
         training=_training_config(config, data, control_weight),
         data={role: str(dataset.directory) for role, dataset in data.items()},
+        fingerprints={role: dataset.fingerprint for role, dataset in data.items()},
         observation_key=config.observation_key,
         emulator=training_set.emulator,
         environment=training_set.environment,

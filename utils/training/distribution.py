@@ -190,12 +190,22 @@ def _number(flag, variable):
     return flag
 
 
+def _of_the_others(error):
+    """Whether an error says that another process is gone: not that this one lacks memory, say."""
+    import jax
+
+    if "Gloo" in str(error):
+        return True
+    own = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED", "FAILED_PRECONDITION")
+    return isinstance(error, jax.errors.JaxRuntimeError) and not str(error).startswith(own)
+
+
 @contextlib.contextmanager
-def leave_at_once(again: str) -> Iterator[None]:
+def leave_at_once(again: Callable[[], str]) -> Iterator[None]:
     """Ends this process without waiting for the others when it fails or another one is gone.
 
     Args:
-        again: the command that resumes the run.
+        again: tells the command that resumes the run.
     """
     try:
         yield
@@ -211,12 +221,12 @@ def leave_at_once(again: str) -> Iterator[None]:
             if isinstance(code, str):
                 print(code, file=sys.stderr)
                 code = 1
-        elif isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error):
+        elif _of_the_others(error):
             code = 1
             print(
                 f"\nerror: expected all {jax.process_count()} processes to be there, but one has "
                 f"ended or cannot be reached ({one_line(error)}). Start all of them again: "
-                f"{again} goes on after the last whole epoch.",
+                f"{again()} goes on after the last whole epoch.",
                 file=sys.stderr,
             )
         else:

@@ -23,7 +23,7 @@ from utils.watching import evaluation
 _NEXT = dict(itertools.pairwise(STAGES))
 
 
-def begin(config: StageConfig, run: Run) -> None:
+def begin(run: Run) -> None:
     """Says what is about to be trained, with what and on what."""
     settings, training, state = run.settings, run.training, run.state
     parameters = run.model.network.count_params()

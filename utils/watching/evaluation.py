@@ -149,8 +149,9 @@ class Rolled:
         if piece_length(self._steps) < self._steps:
             return self._in_turn(frames, actions)
         predictions = self._model.predict_on_batch({"frames": frames, "actions": actions})
-        if part.start == 0 and not shuffled:
-            self.kept = predictions["frames"][: self._keep].copy()
+        if part.start < self._keep and not shuffled:
+            more = predictions["frames"][: self._keep - part.start].copy()
+            self.kept = more if self.kept is None else np.concatenate([self.kept, more])
         return {**predictions, "frames": predictions["frames"][:, self._reported]}
 
     def _in_turn(self, frames, actions):
