@@ -143,17 +143,37 @@ def measure(
     _require_no_gpu()
     for game in games:
         settings = make_settings(game)
-        known = {"settings": _as_json(settings), "game": game}
-        for row in _rows_of_game(settings, [row for row in rows if known.items() <= row.items()]):
-            key = row["game"], row["model"]
-            rows = [other for other in rows if (other["game"], other["model"]) != key]
+        known = {"game": game, "settings": _as_json(settings), "machine": made()["machine"]}
+        rows = comparable(rows, known)
+        for row in _rows_of_game(settings, [row for row in rows if row["game"] == game]):
             rows.append({**known, **row})
             say(line(row))
             if output:
-                about = made(training=1, test=3, weights=0)
-                about["commit"] = ", ".join(sorted({row["commit"] for row in rows}))
-                write_json(output, {"made": about, "rows": rows})
+                write_json(output, {"made": about(rows), "rows": rows})
     return rows
+
+
+def comparable(rows: list[dict], known: dict) -> list[dict]:
+    """The rows without those that must not stand beside new ones.
+
+    Args:
+        rows: of any games.
+        known: game, settings and machine of the new ones. Older rows lack the machine.
+    """
+    return [
+        row
+        for row in rows
+        if row["game"] != known["game"] or known.items() <= {**known, **row}.items()
+    ]
+
+
+def about(rows: list[dict]) -> dict:
+    """What is to be said of rows: all commits and machines that they come from."""
+    result = made(training=1, test=3, weights=0)
+    for key in ("commit", "machine"):
+        found = {row[key] for row in rows if row.get(key)}
+        result[key] = ", ".join(sorted(found)) or None
+    return result
 
 
 def _require_no_gpu():

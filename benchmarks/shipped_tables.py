@@ -58,7 +58,8 @@ def errors() -> str:
             ]
         )
         how = description["made"]
-        key = made_by({**how, "commit": how["commit"][:7], "machine": f"of {how['cores']} cores"})
+        commit = (how["commit"] or "")[:7]  # none outside Git
+        key = made_by({**how, "commit": commit, "machine": f"of {how['cores']} cores"})
         made.setdefault(key, []).append(f"`{game}_{variant}.json`")
     source = "; ".join(f"{', '.join(files)} ({how})" for how, files in made.items())
     return markdown(heads, rows) + f"\n\n{SOURCE}pretrained/: {source}. One run each.*"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import chain
 
 from benchmarks.pages import by_speed, clock, copied, markdown, number, read, source
+from systems.errors import InputError
 from utils.training.phases import STAGES
 
 # How tables name what `python -m benchmarks` calls so.
@@ -110,7 +111,7 @@ def demo_times() -> str:
 
 def curriculum_time(name: str) -> str:
     """Where the minutes of a variant's four stages go."""
-    stages = {f"`{row['stage']}`": row["seconds"] for row in read(name)["rows"]}
+    stages = {f"`{stage}`": seconds for stage, seconds in _seconds(name).items()}
     stages["all"] = {
         part: sum(spent.get(part, 0) for spent in stages.values())
         for part in chain(*PARTS.values())
@@ -138,8 +139,19 @@ def curriculum(name: str) -> str:
 
 def _curriculum_minutes():
     """What the four stages of `clock_compress.json` took, without recording."""
-    spent = [row["seconds"] for row in read("clock_compress")["rows"]]
+    spent = _seconds("clock_compress").values()
     return sum(sum(stage.values()) - stage.get("recording", 0) for stage in spent) / 60
+
+
+def _seconds(name):
+    """The seconds by part of each stage; all stages have to be there, or sums are too small."""
+    seconds = {row["stage"]: row["seconds"] for row in read(name)["rows"]}
+    if list(seconds) != list(STAGES):
+        raise InputError(
+            f"expected the stages {', '.join(STAGES)} in {name}.json, received "
+            f"{', '.join(seconds)}. Run the command that made it to its end."
+        )
+    return seconds
 
 
 def _minutes_in_all(name):

@@ -5,7 +5,7 @@ from itertools import chain
 
 import pytest
 
-from benchmarks import clock, speed_tables
+from benchmarks import clock, pages, speed_tables
 from systems.errors import InputError
 from utils.checkpoint import Checkpoint
 
@@ -19,6 +19,15 @@ def time(monkeypatch):
     monkeypatch.setattr(clock, "STARTED", 0.0)
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     return now
+
+
+def test_a_part_of_a_curriculum_is_not_told_as_the_whole(monkeypatch, tmp_path):
+    made = {"commit": "abc1234", "date": "2030-01-02", "machine": "an abacus"}
+    rows = [{"stage": "seq_1", "seconds": {"pretraining": 60}}]
+    (tmp_path / "clock.json").write_text(json.dumps({"made": made, "rows": rows}))
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    with pytest.raises(InputError, match=r"expected the stages seq_1, .* received seq_1\."):
+        speed_tables.curriculum_time("clock")
 
 
 def test_what_is_nested_counts_once(time):

@@ -82,6 +82,31 @@ def test_the_table_marks_what_is_best_whoever_it_is(monkeypatch, tmp_path):
     assert "30,000 frames" in source
 
 
+def test_rows_of_other_settings_or_machines_do_not_stand_beside_new_ones():
+    known = {"game": "pong", "settings": {"minutes": 8}, "machine": "an abacus"}
+    older = {"game": "pong", "settings": {"minutes": 8}, "model": "oh"}
+    rows = [
+        {**known, "model": "ours"},
+        older,
+        {**known, "settings": {"minutes": 20}, "model": "2016"},
+        {**known, "machine": "a slide rule", "model": "rssm"},
+        {"game": "freeway", "settings": {"minutes": 20}, "model": "ours"},
+    ]
+    assert quality.comparable(rows, known) == [rows[0], older, rows[4]]
+
+
+def test_what_is_said_of_rows_names_all_their_commits():
+    rows = [
+        {"commit": None, "machine": "b"},
+        {"commit": "abc1234", "machine": "a"},
+        {"commit": "0"},
+    ]
+    told = quality.about(rows)
+    assert (told["commit"], told["machine"]) == ("0, abc1234", "a, b")
+    # Outside Git there are none.
+    assert quality.about([{"commit": None}])["commit"] is None
+
+
 @pytest.mark.parametrize(
     "flags, expected",
     [
