@@ -13,11 +13,12 @@ from benchmarks import agent_tables, quality_table, shipped_tables, speed_tables
 from benchmarks.pages import TITLES, copied, markdown, number, ratio, read, rewards, source
 from model.operations import parameters
 from model.presets import PRESETS
-from utils.training.phases import PHASES, STAGES
+from utils.training.phases import PHASES, PREFIXES, STAGES
+from utils.training.stage import script
 
 # Those that `make results` trains.
 GAMES = {game: TITLES[game] for game in ("freeway", "pong", "ms_pacman", "space_invaders")}
-VARIANTS = {"paper": "paper", "compress": "compression"}  # by the names of files
+VARIANTS = {prefix: variant for variant, prefix in PREFIXES.items()}  # by the names of files
 PLANS = {"freeway": "freeway_plan_40"} | {game: f"{game}_plan" for game in [*GAMES][1:]}
 SHIPPED_PLANS = {game: f"{game}_plan_shipped" for game in [*GAMES][1:]}
 PIXELS = (("mse", "all"), ("mse_moving", "moving"), ("mse_controlled", "controlled"))
@@ -253,8 +254,7 @@ def stages() -> str:
     rows = []
     for variant, label in VARIANTS.items():
         for stage in STAGES:
-            base, reward, _ = stage.partition("_reward")
-            facts = import_module(f"{variant}_{base}_train{reward}").STAGE
+            facts = import_module(script(f"{variant}_{stage}").removesuffix(".py")).STAGE
             ahead = str(facts.horizon) if facts.feed_back else f"1, {facts.horizon} times"
             steps = f"{facts.pretraining_steps:,}" if facts.pretraining_steps else "-"
             phases = ", then ".join(str(phase.horizon) for phase in PHASES.get(facts.name, ()))
