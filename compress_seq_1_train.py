@@ -11,7 +11,7 @@ STAGE = Stage(
     restore=None,
     learning_rate=2e-5,
     max_steps=20,
-    pretraining_steps=3600,
+    pretraining_steps=5400,
 )
 
 if __name__ == "__main__":

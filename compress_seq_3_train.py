@@ -14,7 +14,7 @@ STAGE = Stage(
     restore="compress_seq_1",
     learning_rate=6e-5,
     max_steps=20,
-    pretraining_steps=1200,
+    pretraining_steps=1800,
 )
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ STAGE = Stage(
     restore="compress_seq_3",
     learning_rate=6e-5,
     max_steps=50,
-    pretraining_steps=1200,
+    pretraining_steps=1800,
 )
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ STAGE = Stage(
     restore=None,
     learning_rate=5e-6,
     max_steps=20,
-    pretraining_steps=3750,
+    pretraining_steps=5625,
 )
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ STAGE = Stage(
     restore="paper_seq_1",
     learning_rate=5e-6,
     max_steps=20,
-    pretraining_steps=400,
+    pretraining_steps=600,
 )
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ STAGE = Stage(
     restore="paper_seq_3",
     learning_rate=5e-6,
     max_steps=50,
-    pretraining_steps=850,
+    pretraining_steps=1275,
 )
 
 if __name__ == "__main__":

@@ -165,7 +165,7 @@ def test_help_shows_every_default_also_where_it_is_0():
     reward = " ".join(parser(stage_of("compress_seq_5_train_reward")).format_help().split())
     assert "before all others (default: 0)" in reward
     assert "order of windows (default: 0)" in text
-    defaults = "1200 with lstm_84x84x1, 720 with lstm_210x160x3"
+    defaults = "1800 with lstm_84x84x1, 720 with lstm_210x160x3"
     assert f"before all others (default: {defaults})" in text
     assert "as pretraining left it (default: 0.0)" in text
     assert "(default: None)" not in text and "(default: False)" not in text

@@ -29,7 +29,7 @@ from utils.watching.intervals import ENOUGH_FRAMES
 ROLES = ("training", "validation", "test")  # recorded with seeds 1, 2, 3
 BATCH_SIZES = {"lstm_84x84x1": 16, "lstm_210x160x3": 4}
 # Of a stage's pretraining steps, because one on full frames takes longer.
-STEPS_SHARES = {"lstm_210x160x3": 3 / 5}
+STEPS_SHARES = {"lstm_210x160x3": 2 / 5}
 ENCODER_RATE = 0.0  # learning rate of the encoder over the others'; 0: it is not trained
 CONTROL_WEIGHT = 5.0  # of the errors at controlled pixels
 
