@@ -76,7 +76,7 @@ def checkpoint(tmp_path_factory):
     [
         # Each ends with what it misses, some before they import Keras.
         [STAGES[0], "--training_data=/nowhere", "--batch_size=1"],
-        ["play.py", "--port=99999", "--checkpoint"],
+        ["play.py", "--port=0", "--checkpoint"],
         *(
             pytest.param(command, marks=pytest.mark.thorough)
             for command in (
