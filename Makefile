@@ -85,13 +85,15 @@ train: .venv/installed
 	set -e; for stage in $(STAGES); do $(BIN)/python $(SCRIPTS)_$$stage.py $(TRAIN_FLAGS); done
 	@$(BIN)/python -m utils.watching.summary checkpoints/$(GAME)/$(MODEL)
 
-# An agent that learns in the compressed game alone, and then plays the real one.
-AGENT = checkpoints/pretrained/$(GAME)/$(MODEL)/agent_compress_pretrained
+# An agent that learns in the compressed game alone, and then plays the real one. SEED=1: another one.
+SEED = 0
+OTHER = $(if $(filter-out 0,$(SEED)),_seed_$(SEED))
+AGENT = checkpoints/pretrained/$(GAME)/$(MODEL)/agent_compress_pretrained$(OTHER)
 agent: .venv/installed
 	mkdir -p recordings
-	$(BIN)/python train_agent.py --pretrained=$(GAME)
+	$(BIN)/python train_agent.py --pretrained=$(GAME) --seed=$(SEED) --agent=$(AGENT)
 	$(BIN)/python evaluate_agent.py --agent=$(AGENT) \
-		--json=docs/results/agent_$(GAME).json --video=recordings/agent_$(GAME).mp4
+		--json=docs/results/agent_$(GAME)$(OTHER).json --video=recordings/agent_$(GAME)$(OTHER).mp4
 
 # One round more: what the agent does is recorded and joined to what the model has seen. The model's
 # pretraining goes on with that, and an agent learns in the new model.
@@ -114,7 +116,8 @@ agent-again: agent
 # The same agent from the same starts, but the emulator plays: as much as a perfect model would bring.
 EMULATOR_STEPS = 400000
 agent-emulator: .venv/installed
-	$(BIN)/python train_agent.py --pretrained=$(GAME) --simulator=emulator --steps=$(EMULATOR_STEPS)
+	$(BIN)/python train_agent.py --pretrained=$(GAME) --simulator=emulator --steps=$(EMULATOR_STEPS) \
+		--agent=$(AGENT)_emulator
 	$(BIN)/python evaluate_agent.py --agent=$(AGENT)_emulator --json=docs/results/agent_$(GAME)_emulator.json
 
 # Four games, both variants, all stages: some two hours a game on two cores without bfloat16.

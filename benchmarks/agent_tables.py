@@ -12,8 +12,8 @@ from benchmarks.pages import TITLES, markdown, read, source
 # steps: Kaiser et al. 2020, arXiv 1903.00374.
 SIMPLE = {"freeway": 16.7, "breakout": 16.4, "ms_pacman": 1480.0}
 
-# What `make agent` and `make agent-again` add to a file's name, and to its row's.
-ROUNDS = {"": "", "_again": ", one round more"}
+# What `make agent`, its SEED and `make agent-again` add to a file's name, and to its row's.
+ROUNDS = {"": "", "_seed_1": ", seed 1", "_seed_2": ", seed 2", "_again": ", one round more"}
 
 
 def agents() -> str:

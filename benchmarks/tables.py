@@ -54,8 +54,13 @@ def full_frames() -> str:
 
 def default_training() -> str:
     """What the four stages come to by default, beside the weights in this repository."""
-    labels = {"ms_pacman_shipped": "weights in this repository", "ms_pacman_default": "four stages"}
-    return _compared(labels)
+    return _compared(
+        {
+            "ms_pacman_shipped": "weights in this repository",
+            "ms_pacman_6000": "four stages, 6,000 steps of pretraining",
+            "ms_pacman_default": "four stages, 9,000 steps, by default",
+        }
+    )
 
 
 def _compared(labels: dict[str, str]) -> str:
