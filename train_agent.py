@@ -1,6 +1,6 @@
 """Trains an agent that only ever plays the compressed game: PPO in a frozen LSTM's imagination.
 
-The model is the world: 256 games at once begin at moments of recorded play and go on for 64 steps
+The model is the world: 1,024 games at once begin at moments of recorded play and go on for 16 steps
 as the compression variant imagines them. No frame is drawn. The agent sees the LSTM's output, and
 earns what the model predicts. evaluate_agent.py then plays the real game with it.
 

@@ -578,5 +578,5 @@ def test_a_loss_that_is_not_finite_ends_the_training(checkpoint, tmp_path, capsy
 
 
 def test_there_is_at_least_one_update():
-    assert PPOConfig(steps=100_000).num_updates == 6  # of 256 games, 64 steps each
+    assert PPOConfig(steps=100_000).num_updates == 6  # of 1,024 games, 16 steps each
     assert PPOConfig(steps=1).num_updates == 1

@@ -12,14 +12,16 @@ SIMULATORS = ("compressed", "emulator")
 class PPOConfig:
     """How an agent is trained."""
 
-    steps: int = 2_000_000  # imagined steps in all
-    num_envs: int = 256  # games that are imagined at once
-    horizon: int = 64  # steps of each
+    steps: int = 3_000_000  # imagined steps in all
+    num_envs: int = 1024  # games that are imagined at once
+    # So few that a good share of all steps are taken in states that a real frame has corrected, as
+    # all are when the agent plays the real game.
+    horizon: int = 16  # steps of each game
     seed: int = 0
     learning_rate: float = 3e-4
-    # So small that what follows the horizon hardly counts. With 0.99 an agent gave points away for
-    # rewards that it hoped for in states unlike any real one.
-    discount: float = 0.97
+    # With 0.99 agents gave points away for rewards that they hoped for in states unlike any real
+    # one.
+    discount: float = 0.98
     trace: float = 0.95  # lambda of the advantages
     entropy_weight: float = 0.01
     passes: int = 2  # over the steps of an update
