@@ -50,7 +50,7 @@ def agents() -> str:
                 f"{SIMPLE[game]:,.1f}" if game in SIMPLE else "-",
             ]
         )
-    note = "Brackets: 95 % intervals of the mean over whole games. One training each."
+    note = "Brackets: 95 % intervals of the mean over whole games. One training a row."
     return markdown(heads, rows) + source(*files, note=note)
 
 
