@@ -20,7 +20,7 @@ from utils.training.stage import script
 GAMES = {game: TITLES[game] for game in ("freeway", "pong", "ms_pacman", "space_invaders")}
 VARIANTS = {prefix: variant for variant, prefix in PREFIXES.items()}  # by the names of files
 PLANS = {"freeway": "freeway_plan_40"} | {game: f"{game}_plan" for game in [*GAMES][1:]}
-SHIPPED_PLANS = {game: f"{game}_plan_shipped" for game in [*GAMES][1:]}
+SHIPPED_PLANS = {game: f"{game}_plan_shipped" for game in GAMES}
 PIXELS = (("mse", "all"), ("mse_moving", "moving"), ("mse_controlled", "controlled"))
 
 
@@ -144,7 +144,8 @@ def planning() -> str:
                 str(plan["horizon"]),
                 f"{len(by['compressed']['returns'])} x {max(by['compressed']['steps'])}",
                 *cells,
-                _with_interval(kept["share"], kept["interval"], 2),
+                # Without an interval, because the gain that is shared may be 0.
+                _with_interval(kept["share"], kept["interval"], 2) if kept["interval"] else "-",
                 *(number(speed, 1) for speed in speeds),
                 number(speeds[0] / speeds[1], 1),
             ]
