@@ -23,7 +23,7 @@ from systems.files import write_json
 from systems.provenance import made
 from utils.checkpoint import stage_directory
 from utils.training.phases import PREFIXES, STAGES
-from utils.training.stage import script
+from utils.training.stage import script_module
 
 IMPORTS, COMPILATION, REST = "imports", "compilation", "rest"
 # What is timed, by its module and name.
@@ -182,7 +182,7 @@ def measure(
         shared.append(f"--train_dir={(train_dir or Path(directory, 'trained')).absolute()}")
         shared.append(f"--data_path={(data_path or Path(directory)).absolute()}")
         for name, stage_name in stages.items():
-            module = script(stage_name).removesuffix(".py")
+            module = script_module(stage_name)
             flags = [*shared, *(more or {}).get(name, ())]
             seconds = in_new_process("clock.stage", module=module, flags=flags)
             rows.append({"stage": name, "seconds": seconds})

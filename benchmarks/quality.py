@@ -30,7 +30,7 @@ from systems.record import record
 from systems.version import commit
 from utils.config import CheckpointConfig, TrainingConfig
 from utils.training.command_line import ROLES, StageConfig, parse
-from utils.training.stage import Stage, script
+from utils.training.stage import Stage, script_module
 
 GAMES = ("pong", "ms_pacman")
 POLICY = "persistent:0.5,skilled:0.5"
@@ -51,7 +51,7 @@ class Length:
 
 
 def _facts(stage: str) -> Stage:
-    return import_module(script(stage).removesuffix(".py")).STAGE
+    return import_module(script_module(stage)).STAGE
 
 
 def _defaults(stage: str) -> Length:

@@ -33,7 +33,7 @@ def stage(name: str, flags: list[str]) -> dict:
     from benchmarks.train import step_ends
     from utils.training import stage as stages
 
-    script = importlib.import_module(stages.script(name).removesuffix(".py"))
+    script = importlib.import_module(stages.script_module(name))
     with step_ends() as ends:
         stages.main(script.STAGE, flags)
     return {

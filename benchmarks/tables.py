@@ -14,7 +14,7 @@ from benchmarks.pages import TITLES, copied, markdown, number, ratio, read, rewa
 from model.operations import parameters
 from model.presets import PRESETS
 from utils.training.phases import PHASES, PREFIXES, STAGES
-from utils.training.stage import script
+from utils.training.stage import script_module
 
 # Those that `make results` trains.
 GAMES = {game: TITLES[game] for game in ("freeway", "pong", "ms_pacman", "space_invaders")}
@@ -260,7 +260,7 @@ def stages() -> str:
     rows = []
     for variant, label in VARIANTS.items():
         for stage in STAGES:
-            facts = import_module(script(f"{variant}_{stage}").removesuffix(".py")).STAGE
+            facts = import_module(script_module(f"{variant}_{stage}")).STAGE
             ahead = str(facts.horizon) if facts.feed_back else f"1, {facts.horizon} times"
             steps = f"{facts.pretraining_steps:,}" if facts.pretraining_steps else "-"
             phases = ", then ".join(str(phase.horizon) for phase in PHASES.get(facts.name, ()))

@@ -47,8 +47,13 @@ class Stage:
 
 def script(stage_name: str) -> str:
     """The script that trains a stage: compress_seq_5_reward -> compress_seq_5_train_reward.py."""
+    return f"{script_module(stage_name)}.py"
+
+
+def script_module(stage_name: str) -> str:
+    """The same script as Python imports it: compress_seq_5_train_reward."""
     base, reward, _ = stage_name.partition("_reward")
-    return f"{base}_train{reward}.py"
+    return f"{base}_train{reward}"
 
 
 def main(stage: Stage, argv: list[str] | None = None) -> None:
